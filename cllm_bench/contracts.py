@@ -1,0 +1,215 @@
+"""What a method, a task and a recipe are to the harness. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cllm_bench.family import ModelFamily
+
+Exactness = Literal["exact", "distribution", "lossy"]
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. Temperature 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The outcome of one forward pass of the verifying model.
+
+    Attributes:
+        tokens: Ids settled by this pass, in order; at least one.
+        drafted: Guesses that this pass checked.
+    """
+
+    tokens: tuple[int, ...]
+    drafted: int = 0
+
+
+class Decoder(Protocol):
+    """A method bound to its weights.
+
+    The first step is the prefill's and settles the first token; after it, one step a pass, without
+    end. A decoder knows no stop ids, limits, clocks or counts: `generate` does.
+
+    A decoder may also have a method `counters() -> Mapping[str, float]`: mechanism figures of its
+    last generation, read after the clock has stopped and stored with the sample.
+    """
+
+    def __call__(
+        self,
+        prompt_ids: Tensor,  # (P,)
+        sampling: Sampling,
+    ) -> Iterator[Step]:
+        """Decode from the prompt."""
+        ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A decoding method: a frozen dataclass of settings.
+
+    A class attribute `baseline = True` marks the method that all others are compared with.
+    """
+
+    exactness: ClassVar[Exactness]
+
+    @property
+    def checkpoint(self) -> str:
+        """The role, in the model family, of the checkpoint whose output this method settles."""
+        ...
+
+    def bind(self, family: ModelFamily) -> Decoder:
+        """Fetch the weights that the method needs.
+
+        Raises:
+            UserError: The family lacks a role, or its weights do not fit the settings.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a task's data come from.
+
+    Attributes:
+        kind: The project's own generated sample, a local folder in the data set's official layout,
+            or the public data set on the Hub.
+        path: The folder, for kind `folder`.
+        split: Which part of the data.
+    """
+
+    kind: Literal["built-in", "folder", "hub"] = "built-in"
+    path: Path | None = None
+    split: Split = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question of a task.
+
+    Attributes:
+        id: Unique and stable within the data set.
+        prompt: The text that the model reads, its template applied.
+        reference: The answer that the data set gives, as a model should write it.
+        data: Whatever else the task needs in order to grade.
+    """
+
+    id: str
+    prompt: str
+    reference: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSet:
+    """The questions of one source, in a fixed order.
+
+    Attributes:
+        samples: Those that can be asked and graded.
+        label: The source as tables show it, such as `built-in` or `Spider dev`.
+        template: Name and version of the prompt template.
+        fingerprint: SHA-256, in hexadecimal, of everything that decides prompts and grades.
+        left_out: For each reason, the ids of questions that cannot be run here.
+        notes: Facts about the data that a reader of the score must know, a line each.
+    """
+
+    samples: tuple[Sample, ...]
+    label: str
+    template: str
+    fingerprint: str
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Task(Protocol):
+    """Something to ask and a way to grade: a frozen dataclass of settings.
+
+    Attributes:
+        metric: What the score is, such as `execution accuracy`.
+        best_score: The highest score of one sample; 1 means a fraction, which tables show in %.
+        folders: Usual names of the data set's own folder, for `--data` with a folder of folders.
+    """
+
+    metric: ClassVar[str]
+    best_score: ClassVar[float]
+    folders: ClassVar[tuple[str, ...]]
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The limit of one reply, in tokens."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings at which a reply is cut before it is graded."""
+        ...
+
+    def samples(self, source: Source) -> SampleSet:
+        """Load the questions.
+
+        Raises:
+            UserError: The source is not there, or is not this data set.
+        """
+        ...
+
+    def score(self, sample: Sample, replies: Sequence[str]) -> float:
+        """Grade the replies to one sample, one for each turn, between 0 and `best_score`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One resumable part of a training pipeline.
+
+    Attributes:
+        name: Shown in progress and used as the name of the stage's own folder.
+        run: Does the work; its argument is that folder. Called again after an interruption, it
+            goes on from what it finds there; never called again once it has returned.
+    """
+
+    name: str
+    run: Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What a recipe is asked to do.
+
+    Attributes:
+        family: The family whose role is built.
+        tasks: The tasks to learn, with the source of their training questions.
+        output: The family directory that the recipe leaves.
+    """
+
+    family: ModelFamily
+    tasks: Mapping[str, tuple[Task, Source]]
+    output: Path
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """A training pipeline: a frozen dataclass of settings.
+
+    Attributes:
+        role: The role in the family that the recipe builds.
+    """
+
+    role: ClassVar[str]
+
+    def stages(self, job: TrainingJob) -> Sequence[Stage]:
+        """Return the stages in order; the last leaves the checkpoint at `job.output / role`."""
+        ...

@@ -1,0 +1,1 @@
+"""Decoding methods that ship with cllm-bench, one file each."""
