@@ -193,11 +193,13 @@ class TrainingJob:
         family: The family whose role is built.
         tasks: The tasks to learn, with the source of their training questions.
         output: The family directory that the recipe leaves.
+        listen: Told what runs, how much is done, and of how much.
     """
 
     family: ModelFamily
     tasks: Mapping[str, tuple[Task, Source]]
     output: Path
+    listen: Callable[[str, int, int], None]
 
 
 @runtime_checkable
@@ -209,6 +211,11 @@ class Recipe(Protocol):
     """
 
     role: ClassVar[str]
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """Roles whose weights the recipe starts from or learns from."""
+        ...
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return the stages in order; the last leaves the checkpoint at `job.output / role`."""

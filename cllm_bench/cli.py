@@ -1,0 +1,183 @@
+"""The command line. Heavy imports live inside the commands, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cllm_bench import __version__
+from cllm_bench.errors import UserError
+
+app = typer.Typer(
+    name="cllm-bench",
+    help="Does this way of decoding really make a language model faster, by how much, "
+    "and what does it cost in quality?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file, or a folder of them, with methods or tasks."),
+]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--task", help="NAME[:key=value,…], a comma list; repeatable.")
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="TASK=DIR (repeatable), or one DIR: the data in official layout."),
+]
+Model = Annotated[
+    str, typer.Option("--model", help="A bundled family, a folder, or an id on the Hub.")
+]
+Role = Annotated[
+    list[str] | None,
+    typer.Option("--role", help="ROLE=PATH_OR_HUB_ID: a checkpoint for a role; repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 is one for each core.")]
+Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
+
+
+@app.command()
+def run(
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", help="NAME[:key=value,…]; repeat for more rows in the table."),
+    ] = None,
+    task: Tasks = None,
+    model: Model = "mini",
+    role: Role = None,
+    data: Data = None,
+    limit: Limit = None,
+    repeats: Annotated[int, typer.Option(help="Times each question is asked.")] = 3,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the results; default: one in ./results.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of order and statistics.")] = 0,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, …")] = "auto",
+    attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
+    threads: Threads = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
+    from cllm_bench.commands import RunOptions, run_command
+
+    run_command(
+        RunOptions(
+            methods=tuple(method or ()),
+            tasks=tuple(task or ()),
+            model=model,
+            roles=tuple(role or ()),
+            data=tuple(data or ()),
+            limit=limit,
+            repeats=repeats,
+            output=output,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            threads=threads,
+            plugins=tuple(plugin or ()),
+        )
+    )
+
+
+@app.command()
+def table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `run` left.")],
+    output: Annotated[Path | None, typer.Option(help="Write the Markdown here too.")] = None,
+) -> None:
+    """Make the comparison table from stored rows alone."""
+    from cllm_bench.files import write_atomically
+    from cllm_bench.reports import markdown
+    from cllm_bench.results import ResultFolder
+    from cllm_bench.summary import summarise
+
+    runs = []
+    for path in folders:
+        folder = ResultFolder.read(path)
+        for warning in folder.warnings:
+            typer.echo(f"note: {warning}", err=True)
+        runs.append((folder.manifest, summarise(folder.manifest, folder.rows)))
+    text = markdown(runs)
+    if output is not None:
+        write_atomically(output, text)
+    sys.stdout.write(text)
+
+
+@app.command("list")
+def list_command(plugin: Plugins = None) -> None:
+    """Show methods, tasks, recipes and bundled families; broken plugins with their reason."""
+    from cllm_bench.listing import show
+
+    show(tuple(plugin or ()))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")],
+    output: Annotated[Path, typer.Option(help="The family directory to leave.")],
+    task: Tasks = None,
+    model: Model = "mini",
+    role: Role = None,
+    data: Data = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Train a checkpoint by a recipe; repeat the command to go on after an interruption."""
+    from cllm_bench.commands import TrainOptions, train_command
+
+    train_command(
+        TrainOptions(
+            recipe=recipe,
+            tasks=tuple(task or ()),
+            model=model,
+            roles=tuple(role or ()),
+            data=tuple(data or ()),
+            output=output,
+            device=device,
+            threads=threads,
+            plugins=tuple(plugin or ()),
+        )
+    )
+
+
+@app.command()
+def validate(task: Tasks = None, data: Data = None, plugin: Plugins = None) -> None:
+    """Feed each task its own reference answers: whatever is below 100% is the grader's fault."""
+    from cllm_bench.validate import validate_command
+
+    validate_command(tuple(task or ()), tuple(data or ()), tuple(plugin or ()))
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"cllm-bench {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every user error is one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; what is stored stays: repeat the command to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Model families: which checkpoint plays which role, and the weights when somebody needs them.
+
+A family is a folder with a `family.toml`:
+
+    name = "mine"
+    [roles]
+    target = "target"                 # a folder beside the file, in Hugging Face's layout,
+    cllm = "someone/some-model"       # or an id on the Hub, with @REVISION if wanted
+    [recipes.target]                  # optional: settings of a recipe for this family
+    layers = 8
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cllm_bench.errors import UserError, did_you_mean
+from cllm_bench.runtime import Runtime
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from cllm_bench.session import Session
+
+BUNDLED = Path(__file__).parent / "models"
+DEFAULT = "mini"
+FILE = "family.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where the weights of a role are: a folder, or an id on the Hub with an optional revision."""
+
+    location: str
+    revision: str | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a folder on this machine."""
+        return Path(self.location).is_dir()
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """Checkpoints by role, and the run's device and precision.
+
+    Attributes:
+        name: As tables show it.
+        roles: Role to checkpoint.
+        runtime: Resolved before any weights are loaded.
+        recipes: Settings of training recipes, by recipe, that belong to this family.
+        bundled: Whether it ships in the package.
+    """
+
+    name: str
+    roles: Mapping[str, Checkpoint]
+    runtime: Runtime = field(default_factory=Runtime)
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bundled: bool = False
+
+    def checkpoint(self, role: str) -> Checkpoint:
+        """Return where a role's weights are.
+
+        Raises:
+            UserError: The family has no such role.
+        """
+        if role not in self.roles:
+            raise UserError(
+                f"family '{self.name}' has no '{role}' checkpoint (it has: "
+                f"{', '.join(self.roles) or 'none'}); train one with a recipe for that role "
+                f"(`cllm-bench list`), or name one with --role {role}=PATH_OR_HUB_ID"
+            )
+        return self.roles[role]
+
+    @cached_property
+    def _models(self) -> dict[str, PreTrainedModel]:
+        return {}
+
+    def model(self, role: str) -> PreTrainedModel:
+        """Return a role's weights, loaded once.
+
+        Raises:
+            UserError: No such role, no such checkpoint, or one whose cache cannot roll back.
+        """
+        if role not in self._models:
+            from cllm_bench.loading import load_model
+
+            self._models[role] = load_model(self.checkpoint(role), self.runtime)
+        return self._models[role]
+
+    def session(self, role: str) -> Session:
+        """Return a new session on a role's weights."""
+        from cllm_bench.session import Session
+
+        return Session(self.model(role))
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The target's tokenizer, which all roles share."""
+        from cllm_bench.loading import load_tokenizer
+
+        return load_tokenizer(self.checkpoint("target"))
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids that end a reply, by the tokenizer and the target's generation settings."""
+        from cllm_bench.loading import stop_ids
+
+        return stop_ids(self.model("target"), self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """The padding id, or a stop id where the tokenizer has none."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad) if pad is not None else min(self.stop_ids, default=0)
+
+    def vocabulary(self, role: str) -> int:
+        """Return the number of token ids that a role knows, V."""
+        return int(self.model(role).config.get_text_config().vocab_size)
+
+    def parameters(self, role: str) -> int:
+        """Return the number of parameters of a role, tied ones once."""
+        return sum(parameter.numel() for parameter in self.model(role).parameters())
+
+
+def find_family(
+    name: str,
+    *,
+    roles: Mapping[str, str] | None = None,
+    runtime: Runtime | None = None,
+) -> ModelFamily:
+    """Resolve `--model`: a bundled family, a family folder, a checkpoint folder or a Hub id.
+
+    Args:
+        name: What the user gave.
+        roles: Further roles, or other checkpoints for known ones.
+        runtime: Device and precision.
+
+    Raises:
+        UserError: It is none of these.
+    """
+    family = _resolve(name)
+    checkpoints = dict(family.roles)
+    for role, location in (roles or {}).items():
+        checkpoints[role] = _checkpoint(location, Path.cwd(), f"--role {role}={location}")
+    return replace(family, roles=checkpoints, runtime=runtime or Runtime())
+
+
+def bundled_families() -> list[str]:
+    """Return the names of the families that ship in the package."""
+    return sorted(file.parent.name for file in BUNDLED.glob(f"*/{FILE}"))
+
+
+def _resolve(name: str) -> ModelFamily:
+    if name in bundled_families():
+        return replace(read_family(BUNDLED / name / FILE), bundled=True)
+    path = Path(name).expanduser()
+    if (path / FILE).is_file():
+        return read_family(path / FILE)
+    if (path / "config.json").is_file():
+        return ModelFamily(path.resolve().name, {"target": Checkpoint(str(path.resolve()))})
+    if path.exists():
+        raise UserError(f"'{name}' has neither {FILE} nor config.json: it is not a model")
+    if _looks_like_hub_id(name):
+        location, revision = _split_revision(name)
+        return ModelFamily(name, {"target": Checkpoint(location, revision)})
+    raise UserError(
+        f"no model '{name}': neither a bundled family ({did_you_mean(name, bundled_families())}) "
+        "nor a folder, and a Hub id has the form OWNER/NAME"
+    )
+
+
+def read_family(file: Path) -> ModelFamily:
+    """Read a `family.toml`.
+
+    Raises:
+        UserError: It is malformed, or names a checkpoint that is not there.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: {error}") from None
+    roles = table.get("roles", {})
+    if not isinstance(roles, dict) or not all(isinstance(value, str) for value in roles.values()):
+        raise UserError(f"{file}: [roles] must give each role a path or a Hub id")
+    checkpoints = {
+        role: _checkpoint(location, file.parent, f"{file}: role '{role}'")
+        for role, location in roles.items()
+    }
+    name = str(table.get("name", file.parent.resolve().name))
+    return ModelFamily(name, checkpoints, recipes=table.get("recipes", {}))
+
+
+def _checkpoint(location: str, root: Path, context: str) -> Checkpoint:
+    folder = root / Path(location).expanduser()
+    if folder.is_dir():
+        return Checkpoint(str(folder.resolve()))
+    if not _looks_like_hub_id(location):
+        raise UserError(f"{context}: no folder '{folder}'; a Hub id has the form OWNER/NAME")
+    return Checkpoint(*_split_revision(location))
+
+
+def _looks_like_hub_id(text: str) -> bool:
+    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
+
+
+def _split_revision(text: str) -> tuple[str, str | None]:
+    location, _, revision = text.partition("@")
+    return location, revision or None

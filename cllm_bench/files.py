@@ -1,0 +1,92 @@
+"""Reading and writing files so that a full disk or a killed process does no harm."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cllm_bench.errors import UserError
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `UserError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read '{path}': {error.strerror}; check its permissions") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `UserError` that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free some space and repeat the command; it goes on where it stopped"
+        else:
+            remedy = "check its permissions, or pick another --output"
+        raise UserError(f"cannot write '{path}': {error.strerror}; {remedy}") from error
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file, or replace it in one step: a reader sees the old one or the new one.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+    """
+    temporary = temporary_of(file)
+    with writing(file):
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+        _sync_folder(file.parent)
+
+
+def temporary_of(file: Path) -> Path:
+    """Return where `write_atomically` writes first."""
+    return file.with_name(f".{file.name}.tmp")
+
+
+def append(file: Path, data: bytes) -> None:
+    """Append whole lines; return once they are on the disk. After a failure the file is as before.
+
+    A last line that lacks its end gets it first, so that two lines never run together.
+
+    Raises:
+        UserError: The disk is full or cannot be written.
+    """
+    with writing(file):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        size = os.fstat(descriptor).st_size
+        try:
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+        finally:
+            os.close(descriptor)
+        if not size:
+            _sync_folder(file.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Put a new or renamed directory entry on the disk, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,140 @@
+"""Weights and tokenizers from folders and from the Hub; what cannot be measured here is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from cllm_bench.errors import UserError
+from cllm_bench.family import Checkpoint
+from cllm_bench.runtime import Runtime
+from cllm_bench.session import Session
+
+
+def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+    """Load a causal model for inference.
+
+    Raises:
+        UserError: There is no such checkpoint, or its cache cannot roll back.
+    """
+    where = {"pretrained_model_name_or_path": checkpoint.location, "revision": checkpoint.revision}
+    try:
+        config = AutoConfig.from_pretrained(**where)
+        refuse_config(config, checkpoint.location)
+        model = AutoModelForCausalLM.from_pretrained(
+            **where,
+            config=config,
+            dtype=getattr(torch, runtime.dtype),
+            attn_implementation=runtime.attention,
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load("model", checkpoint, error) from None
+    model = model.to(runtime.device).eval()
+    refuse_behaviour(model, checkpoint.location)
+    return model
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Load a tokenizer.
+
+    Raises:
+        UserError: There is none.
+    """
+    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.location, revision=checkpoint.revision)
+    except (OSError, ValueError) as error:
+        raise _cannot_load("tokenizer", checkpoint, error) from None
+
+
+def _cannot_load(what: str, checkpoint: Checkpoint, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"cannot load the {what} of '{checkpoint.location}': {reason}")
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids at which generation ends: the tokenizer's and the checkpoint's."""
+    found: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for ids in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)):
+        if ids is not None:
+            found.update([ids] if isinstance(ids, int) else ids)
+    return frozenset(found)
+
+
+def refuse_config(config: PreTrainedConfig, name: str) -> None:
+    """Refuse, by its configuration, a model whose cache cannot roll back.
+
+    Raises:
+        UserError: It can not, and why.
+    """
+    text = config.get_text_config()
+    reason = None
+    if getattr(config, "is_encoder_decoder", False):
+        reason = "it is an encoder-decoder model"
+    kinds = set(getattr(text, "layer_types", None) or ())
+    other = sorted(kinds - {"full_attention"})
+    if other:
+        reason = f"it has layers of kind {', '.join(other)}, which forget what a rollback needs"
+    elif not kinds and getattr(text, "sliding_window", None):
+        reason = "its sliding-window attention forgets what a rollback needs"
+    if reason:
+        raise UserError(f"'{name}' cannot be measured here: {reason}")
+
+
+@torch.inference_mode()
+def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
+    """Refuse a model that, rolled back and run again on several tokens, answers otherwise.
+
+    The configuration tells much and not all (recurrent states, caches of a model's own): so try.
+
+    Raises:
+        UserError: The model fails, or its answers differ beyond rounding.
+    """
+    size = model.config.get_text_config().vocab_size
+    ids = [(7919 * i + 11) % size for i in range(6)]
+    try:
+        session = Session(model, capacity=8)
+        straight = session.prefill(torch.tensor(ids, device=model.device)).logits[-1].float()
+        session.prefill(torch.tensor(ids[:2], device=model.device))
+        session.forward([ids[5], ids[4], ids[2]])
+        session.keep(0)
+        session.forward([ids[2], ids[3], ids[5]])
+        session.keep(2)
+        again = session.forward(ids[4:]).logits[-1].float()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"'{name}' cannot be measured here: its cache fails ({reason})") from None
+    tolerance = 64 * torch.finfo(model.dtype).eps * float(straight.abs().max().clamp(min=1e-3))
+    if not torch.allclose(straight, again, rtol=0.0, atol=tolerance):
+        raise UserError(
+            f"'{name}' cannot be measured here: rolled back, its cache gives other logits "
+            f"(off by {float((straight - again).abs().max()):.2g})"
+        )
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Return what identifies the weights: a SHA-256 over a folder's files, or the Hub's commit."""
+    if not checkpoint.local:
+        config = AutoConfig.from_pretrained(checkpoint.location, revision=checkpoint.revision)
+        return f"hub:{getattr(config, '_commit_hash', None) or 'unknown commit'}"
+    total = hashlib.sha256()
+    for file in sorted(Path(checkpoint.location).iterdir()):
+        if file.suffix in (".safetensors", ".bin", ".json", ".model", ".pt"):
+            with file.open("rb") as handle:
+                total.update(f"{file.name}\0".encode())
+                total.update(hashlib.file_digest(handle, "sha256").digest())
+    return f"sha256:{total.hexdigest()}"

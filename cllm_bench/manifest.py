@@ -1,0 +1,91 @@
+"""What a run writes down before its first token: everything that somebody needs to repeat it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return machine, versions, source state, command line and time."""
+    return {
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine(device) | {"load_average_1min": os.getloadavg()[0]},
+        "git": git_state(Path(__file__).parent),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide results."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Return what the run is timed on."""
+    found: dict[str, Any] = {
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "device": device,
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "gpu": properties.name,
+            "gpu_memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "clocks_and_throttling": _output(
+                "nvidia-smi",
+                "--query-gpu=clocks.sm,clocks.mem,clocks_event_reasons.active,power.draw",
+                "--format=csv,noheader",
+            ),
+        }
+    return found
+
+
+def git_state(folder: Path) -> Mapping[str, Any] | None:
+    """Return commit and cleanliness of the checkout that the package runs from, if it is one."""
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    # Only tracked files count: results that a run leaves behind do not change what it ran.
+    status = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "changed_files": len((status or "").splitlines())}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,224 @@
+"""What a run will do, settled before any of it is done: cells, questions, order, configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cllm_bench.contracts import Method, Sample, SampleSet, Sampling, Source, Task
+from cllm_bench.errors import UserError
+from cllm_bench.family import ModelFamily
+from cllm_bench.manifest import environment, machine, versions
+from cllm_bench.registry import Registry
+from cllm_bench.results import row_key
+from cllm_bench.settings import Selection, as_dict, build, label
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with its settings: one row of the table for each task.
+
+    Attributes:
+        label: The shortest text that selects it.
+        name: Its registered name.
+        method: The settings.
+        baseline: Label of the baseline method on the same checkpoint.
+    """
+
+    label: str
+    name: str
+    method: Method
+    baseline: str
+
+    @property
+    def checkpoint(self) -> str:
+        """The role whose output the method settles."""
+        return self.method.checkpoint
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """A task and the questions that will be asked.
+
+    Attributes:
+        label: The text that selects it.
+        task: The settings.
+        found: All questions of the source, and what is known about them.
+        samples: Those that will be asked.
+    """
+
+    label: str
+    task: Task
+    found: SampleSet
+    samples: tuple[Sample, ...]
+
+
+class Round(NamedTuple):
+    """One question asked of every method once."""
+
+    plan: TaskPlan
+    sample: Sample
+    repeat: int
+    cells: tuple[Cell, ...]  # in the order of asking
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A whole run.
+
+    Attributes:
+        family: Checkpoints, with a resolved runtime.
+        cells: The target's baseline first.
+        tasks: In the order asked for.
+        repeats: Times that every method answers every question.
+        seed: Of the order and of the statistics.
+        sampling: How tokens are chosen.
+    """
+
+    family: ModelFamily
+    cells: tuple[Cell, ...]
+    tasks: tuple[TaskPlan, ...]
+    repeats: int
+    seed: int
+    sampling: Sampling
+
+    def rounds(self) -> Iterator[Round]:
+        """Yield the rounds in order.
+
+        Repeats of a question lie far apart, so that their spread shows the machine's drift; the
+        order of the methods is shuffled once a task and then rotated, so that each method takes
+        each place equally often.
+        """
+        for plan in self.tasks:
+            order = list(self.cells)
+            random.Random(f"{self.seed}/{plan.label}").shuffle(order)
+            for repeat in range(self.repeats):
+                for index, sample in enumerate(plan.samples):
+                    turn = (index + repeat) % len(order)
+                    yield Round(plan, sample, repeat, tuple(order[turn:] + order[:turn]))
+
+    def key(self, task: TaskPlan, sample: Sample, cell: Cell, repeat: int) -> str:
+        """Return the resume key of one row of this run."""
+        return row_key(
+            task=task.label,
+            data=task.found.fingerprint,
+            sample=sample.id,
+            method=cell.label,
+            repeat=repeat,
+        )
+
+    def configuration(self) -> dict[str, Any]:
+        """Return everything that decides the result; a run resumes only what is equal in it."""
+        from cllm_bench.loading import fingerprint
+
+        roles = self.family.roles
+        return {
+            "model": self.family.name,
+            "checkpoints": {role: fingerprint(roles[role]) for role in sorted(roles)},
+            "methods": {cell.label: as_dict(cell.method) for cell in self.cells},
+            "tasks": {
+                plan.label: {
+                    "settings": as_dict(plan.task),
+                    "data": plan.found.fingerprint,
+                    "template": plan.found.template,
+                    "samples": [sample.id for sample in plan.samples],
+                }
+                for plan in self.tasks
+            },
+            "repeats": self.repeats,
+            "seed": self.seed,
+            "sampling": dataclasses.asdict(self.sampling),
+            "runtime": dataclasses.asdict(self.family.runtime),
+            "machine": machine_identity(self.family.runtime.device),
+            "versions": versions(),
+        }
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the whole manifest."""
+        runtime = self.family.runtime
+        return environment(runtime.device) | {
+            "configuration": self.configuration(),
+            "model": self.family.name,
+            "runtime": dataclasses.asdict(runtime),
+            "repeats": self.repeats,
+            "seed": self.seed,
+            "baseline": self.cells[0].label,
+            "cells": [self._describe_cell(cell) for cell in self.cells],
+            "tasks": [_describe_task(plan) for plan in self.tasks],
+        }
+
+    def _describe_cell(self, cell: Cell) -> dict[str, Any]:
+        return {
+            "method": cell.label,
+            "name": cell.name,
+            "settings": as_dict(cell.method),
+            "checkpoint": cell.checkpoint,
+            "exactness": cell.method.exactness,
+            "baseline": cell.baseline,
+            "parameters": self.family.parameters(cell.checkpoint),
+        }
+
+
+def _describe_task(plan: TaskPlan) -> dict[str, Any]:
+    return {
+        "task": plan.label,
+        "source": plan.found.label,
+        "samples": len(plan.samples),
+        "left_out": {reason: list(ids) for reason, ids in plan.found.left_out.items()},
+        "notes": list(plan.found.notes),
+        "template": plan.found.template,
+        "metric": plan.task.metric,
+        "best_score": plan.task.best_score,
+        "max_new_tokens": plan.task.max_new_tokens,
+    }
+
+
+def machine_identity(device: str) -> dict[str, Any]:
+    """Return what must not change between the parts of one run, or times could not be paired."""
+    found = machine(device)
+    return {key: found[key] for key in ("cpu", "cores", "gpu") if key in found}
+
+
+def plan_cells(registry: Registry, selections: Sequence[Selection]) -> tuple[Cell, ...]:
+    """Make the cells asked for, with the baseline on the target and on every other checkpoint used.
+
+    Raises:
+        UserError: An unknown method, or settings that do not fit.
+    """
+    name, baseline = registry.baseline()
+    cells: dict[str, Cell] = {}
+
+    def add(method_name: str, method: Method) -> None:
+        own = label(name, baseline(checkpoint=method.checkpoint))
+        text = label(method_name, method)
+        cells.setdefault(text, Cell(text, method_name, method, own))
+
+    wanted = [
+        (selection.name, build(registry.methods.get(selection.name), "method", selection))
+        for selection in selections
+    ]
+    add(name, baseline())
+    for method_name, method in wanted:
+        add(name, baseline(checkpoint=method.checkpoint))
+        add(method_name, method)
+    return tuple(cells.values())
+
+
+def plan_task(
+    registry: Registry, selection: Selection, source: Source, limit: int | None
+) -> TaskPlan:
+    """Load a task's questions.
+
+    Raises:
+        UserError: An unknown task, settings that do not fit, a source that is not there or empty.
+    """
+    task: Task = build(registry.tasks.get(selection.name), "task", selection)
+    found = task.samples(source)
+    if not found.samples:
+        raise UserError(f"task '{selection.name}' ({found.label}) has no questions that run here")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit must be at least 1, not {limit}")
+    return TaskPlan(label(selection.name, task), task, found, found.samples[:limit])

@@ -1,0 +1,170 @@
+"""The columns of the tables: what each shows, and how readily a narrow terminal does without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cllm_bench import formats
+
+Manifest = Mapping[str, Any]
+Summary = Mapping[str, Any]
+Run = tuple[Manifest, Sequence[Summary]]
+
+HISTOGRAM_LENGTHS = 4  # shown one by one; the longer ones together
+
+
+class Line(NamedTuple):
+    """One line of a table: a method on a task in a run."""
+
+    run: str
+    run_kind: str  # what `run` is: the run's number, or its model
+    manifest: Manifest
+    summary: Summary
+
+
+def _always(_: Sequence[Line]) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        title: Its heading.
+        text: What it says about a line.
+        rank: A narrow terminal leaves out the highest first; 0 always stays.
+        left: Whether it is text rather than figures.
+        wanted: Whether a table of these lines needs it.
+    """
+
+    title: str
+    text: Callable[[Line], str]
+    rank: int = 0
+    left: bool = False
+    wanted: Callable[[Sequence[Line]], bool] = _always
+
+
+def method(line: Line) -> str:
+    """Return the method's label, marked if its replies may differ from the baseline's by design."""
+    name, exactness = str(line.summary["method"]), line.summary["exactness"]
+    return name if exactness == "exact" else f"{name} ({exactness})"
+
+
+def is_baseline(line: Line) -> bool:
+    """Say whether the line is what all others of its run are compared with."""
+    return bool(line.summary["method"] == line.manifest["baseline"])
+
+
+def _own_baseline(line: Line) -> str | None:
+    cells = line.manifest["cells"]
+    return next((c["baseline"] for c in cells if c["method"] == line.summary["method"]), None)
+
+
+def _score(line: Line) -> str:
+    s = line.summary
+    return formats.score(s["score"], s["score_ci"], s["best_score"])
+
+
+def _difference(line: Line) -> str:
+    s = line.summary
+    on_target = _own_baseline(line) == line.manifest["baseline"]
+    if s["score_difference"] == 0 and s["exact_match"] == 1 and on_target:
+        return "same"  # not a matter of chance: every reply is the baseline's, token by token
+    return formats.difference(s["score_difference"], s["score_difference_ci"], s["best_score"])
+
+
+def _speedup(name: str, *, interval: bool = True) -> Callable[[Line], str]:
+    def text(line: Line) -> str:
+        value, bounds = line.summary[name], line.summary[f"{name}_ci"]
+        if is_baseline(line) and value is not None:
+            return "1×"  # by definition, not by measurement
+        return formats.ratio(value, bounds, show=interval)
+
+    return text
+
+
+def _memory(line: Line) -> str:
+    s = line.summary
+    return f"{formats.memory(s['peak_memory_bytes'])} / {formats.count(s['parameters'])}"
+
+
+def _failed(line: Line) -> str:
+    s = line.summary
+    return f"{s['failed']}/{s['samples']}"
+
+
+def _any(name: str) -> Callable[[Sequence[Line]], bool]:
+    return lambda lines: any(line.summary[name] for line in lines)
+
+
+def _run_column(kind: str) -> Column:
+    def wanted(lines: Sequence[Line]) -> bool:
+        return len({line.run for line in lines}) > 1 and lines[0].run_kind == kind
+
+    return Column(kind, lambda line: line.run, left=True, wanted=wanted)
+
+
+def _other_checkpoints(lines: Sequence[Line]) -> bool:
+    return any(_own_baseline(line) != line.manifest["baseline"] for line in lines)
+
+
+MAIN = (
+    _run_column("model"),
+    _run_column("run"),
+    Column("method", method, left=True),
+    Column("checkpoint", lambda line: str(line.summary["checkpoint"]), rank=6, left=True),
+    Column("score", _score),
+    Column("Δ score", _difference, rank=1),
+    Column("speedup", _speedup("speedup")),
+    Column("vs own AR", _speedup("speedup_vs_own_ar"), rank=7, wanted=_other_checkpoints),
+    Column("end to end", _speedup("speedup_end_to_end", interval=False), rank=2),
+    Column("tok/s", lambda line: formats.significant(line.summary["tokens_per_second"]), rank=5),
+    Column("tokens/pass", lambda line: formats.plain(line.summary["tokens_per_pass"]), rank=3),
+    Column("accept length", lambda line: formats.plain(line.summary["mean_accept_length"]), rank=9),
+    Column("first token ms", lambda line: formats.significant(line.summary["first_token_ms"]), 10),
+    Column("exact match", lambda line: formats.share(line.summary["exact_match"]), rank=4),
+    Column("cut-off", lambda line: formats.share(line.summary["cut_off"]), rank=8),
+    Column(
+        "repetitive",
+        lambda line: formats.share(line.summary["repetitive"]),
+        rank=8,
+        wanted=_any("repetitive"),
+    ),
+    Column("failed", _failed, wanted=_any("failed")),
+    Column("peak memory / params", _memory, rank=11),
+)
+
+
+def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
+    """Return the columns of the second table: how the passes of these methods went."""
+    names = dict.fromkeys(name for line in lines for name in line.summary["counters"])
+    return (
+        *(column for column in MAIN[:2] if column.wanted(lines)),
+        Column("method", method, left=True),
+        Column("speedup ÷ tokens/pass", lambda line: formats.plain(line.summary["efficiency"])),
+        *(_counter(name) for name in names),
+        Column("passes by accept length", _histogram, rank=1, left=True),
+    )
+
+
+def _counter(name: str) -> Column:
+    def text(line: Line) -> str:
+        return formats.figure(line.summary["counters"].get(name))
+
+    return Column(name.replace("_", " "), text)
+
+
+def _histogram(line: Line) -> str:
+    """Return shares such as `1: 40%, 2: 35%, 3+: 25%`."""
+    counts = {int(k): v for k, v in (line.summary["accept_length_histogram"] or {}).items()}
+    total, top = sum(counts.values()), max(counts, default=0)
+    if not total:
+        return formats.ABSENT
+    shown = {str(k): v for k, v in sorted(counts.items()) if k <= HISTOGRAM_LENGTHS}
+    if top > HISTOGRAM_LENGTHS:
+        longer = sum(v for k, v in counts.items() if k > HISTOGRAM_LENGTHS)
+        shown[f"{HISTOGRAM_LENGTHS + 1}+"] = longer
+    return ", ".join(f"{k}: {100 * v / total:.0f}%" for k, v in shown.items())

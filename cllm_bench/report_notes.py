@@ -1,0 +1,161 @@
+"""The words around the tables: what the columns mean, how it was measured, what to beware of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from cllm_bench.formats import share
+from cllm_bench.report_columns import Line, Manifest, Run, method
+
+FEW_SAMPLES = 30
+NOISY = 0.10
+SHOWN_ERRORS = 3
+SHOWN_VERSIONS = ("cllm-bench", "python", "torch", "transformers")
+
+LEGEND = (
+    "Every method answers every prompt in turn, on one loop and one clock. **Speedup**: times "
+    "faster than {baseline} on the target checkpoint in decoding, the geometric mean over "
+    "prompts of the ratio of seconds per token; **end to end**: the same with the prompt's "
+    "prefill; **vs own AR**: against the baseline on the method's own checkpoint. **Δ "
+    'score**: paired difference from {baseline} (pp: percentage points; "same": every reply '
+    "token-identical). **tokens/pass**: tokens kept for each pass of the verifying model; "
+    "**accept length**: tokens settled by a pass, those past the end of the reply included; "
+    "**speedup ÷ tokens/pass**: how much of the algorithm's gain reaches the clock. **Exact "
+    "match**: replies token-identical to the baseline's on the same checkpoint (its own: in "
+    "every repeat); **cut-off**: replies ended by the length limit. (lossy) and "
+    "(distribution) mark methods whose replies may differ by design. Brackets: 95% intervals "
+    "over prompts. –: not measured."
+)
+
+
+def subtitle(lines: Sequence[Line]) -> str:
+    """Return what was asked and how it was graded, for each source among the lines."""
+    texts = [
+        f"`{task['task']} ({task['source']}, {task['samples']})` · {task['metric']} · "
+        f"replies of at most {task['max_new_tokens']} tokens · prompt {task['template']}"
+        for task in map(_task, lines)
+    ]
+    return "; ".join(dict.fromkeys(texts))
+
+
+def notes(lines: Sequence[Line]) -> list[str]:
+    """Return everything that a reader of this task's table must be told, once each."""
+    found = [*_about_data(lines), *_about_completeness(lines), *_about_results(lines)]
+    return list(dict.fromkeys(" ".join(note.split()) for note in found))
+
+
+def conditions(runs: Sequence[Run]) -> list[str]:
+    """Return how the runs were made, a line for each fact; facts of several runs are numbered."""
+    texts = [_conditions(manifest) for manifest, _ in runs]
+    if all(text == texts[0] for text in texts):
+        return texts[0]
+    numbered = enumerate(texts, 1)
+    return [f"run {number}: {' · '.join(lines)}" for number, lines in numbered]
+
+
+def _task(line: Line) -> dict[str, Any]:
+    tasks = line.manifest["tasks"]
+    return next(dict(task) for task in tasks if task["task"] == line.summary["task"])
+
+
+def _about_data(lines: Sequence[Line]) -> Iterator[str]:
+    tasks = [_task(line) for line in lines]
+    if len({(task["source"], task["samples"]) for task in tasks}) > 1:
+        yield "the runs asked different questions: compare scores within a run only"
+    for task in tasks:
+        for reason, ids in task["left_out"].items():
+            yield f"left out: {len(ids)} question{_s(len(ids))} ({reason})"
+        yield from task["notes"]
+
+
+def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
+    for line in lines:
+        s, planned = line.summary, _task(line)["samples"]
+        if s["samples"] < planned:
+            yield f"unfinished: {method(line)} has answered {s['samples']} of {planned} questions"
+        untimed = s["samples"] - s["failed"] - s["samples_timed"]
+        if untimed > 0:
+            yield (
+                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} of one token, "
+                "without a decoding time"
+            )
+    fewest = min(line.summary["samples"] for line in lines)
+    if 0 < fewest < FEW_SAMPLES:
+        yield f"only {fewest} question{_s(fewest)}: too few to tell close methods apart"
+
+
+def _about_results(lines: Sequence[Line]) -> Iterator[str]:
+    noisy = [line for line in lines if (line.summary["spread"] or 0) > NOISY]
+    if noisy:
+        spreads = ", ".join(f"{line.summary['spread']:.0%} for {method(line)}" for line in noisy)
+        yield (
+            f"noisy machine: repeats of one question differ by {spreads} (interquartile range of "
+            "seconds per token over their median); the pairing cancels slow drift, not bursts"
+        )
+    for line in lines:
+        yield from _about_exactness(line)
+        yield from _about_failures(line)
+
+
+def _about_exactness(line: Line) -> Iterator[str]:
+    s = line.summary
+    verdicts = s["verdicts"]
+    if not verdicts or verdicts["tie"] + verdicts["mismatch"] == 0:
+        return
+    counts = (
+        f"{verdicts['exact']} replies token-identical, {verdicts['tie']} different after a "
+        f"numerical tie, {verdicts['mismatch']} different otherwise"
+    )
+    if s["exactness"] == "exact" and verdicts["mismatch"]:
+        yield f"**{method(line)} claims to be exact and is not**: {counts}"
+    else:
+        yield f"{method(line)}: {counts}"
+
+
+def _about_failures(line: Line) -> Iterator[str]:
+    s = line.summary
+    if not s["failed"]:
+        return
+    shown = [f"{error} ({number}×)" for error, number in list(s["errors"].items())[:SHOWN_ERRORS]]
+    more = len(s["errors"]) - len(shown)
+    if more > 0:
+        shown.append(f"{more} more kind{_s(more)} of error")
+    yield (
+        f"{method(line)} failed on {s['failed']} of {s['samples']} questions "
+        f"({share(s['failed'] / s['samples'])}), which count as score 0: {'; '.join(shown)}"
+    )
+
+
+def _conditions(manifest: Manifest) -> list[str]:
+    machine, runtime = manifest["machine"], manifest["runtime"]
+    sources = ", ".join(
+        f"`{task['task']} ({task['source']}, {task['samples']})`" for task in manifest["tasks"]
+    )
+    versions = [
+        f"{name} {manifest['versions'][name]}"
+        for name in SHOWN_VERSIONS
+        if name in manifest["versions"]
+    ]
+    device = machine.get("gpu") if str(runtime["device"]).startswith("cuda") else machine["cpu"]
+    settings = {name: runtime[name] for name in ("dtype", "attention", "engine", "threads")}
+    return [
+        f"model {manifest['model']}; questions {sources}",
+        f"device {runtime['device']} ({device}); "
+        + ", ".join(f"{name} {value}" for name, value in settings.items()),
+        f"{manifest['repeats']} repeat{_s(manifest['repeats'])} of each question (median), "
+        f"methods in rotated order; seed {manifest['seed']}",
+        ", ".join([*versions, *_commit(manifest.get("git"))]) + f"; {manifest['created']}",
+    ]
+
+
+def _commit(git: Any) -> Iterator[str]:
+    if isinstance(git, dict) and git.get("commit"):
+        changed = git.get("changed_files")
+        yield f"commit {str(git['commit'])[:10]}" + (" with local changes" if changed else "")
+    elif isinstance(git, str):
+        yield f"commit {git[:10]}"
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"

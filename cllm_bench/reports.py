@@ -1,0 +1,182 @@
+"""Stored figures as tables: Markdown for files, and the same for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cllm_bench.report_columns import MAIN, Column, Line, Run, mechanism_columns
+from cllm_bench.report_notes import LEGEND, conditions, notes, subtitle
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Run", "markdown", "rich_table"]
+
+
+@dataclass(frozen=True)
+class _Table:
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """The texts, by line and column."""
+        return [[column.text(line) for column in self.columns] for line in self.lines]
+
+    def narrowed(self, width: int) -> _Table:
+        """Leave out the least important columns until the rest fits, or only the main ones stay."""
+        columns = list(self.columns)
+        while True:
+            table = _Table(tuple(columns), self.lines)
+            least = max(columns, key=lambda column: column.rank)
+            if table._terminal_width() <= width or not least.rank:
+                return table
+            columns.remove(least)
+
+    def _terminal_width(self) -> int:
+        widths = [
+            max(map(len, (*_words(column.title), *texts)))
+            for column, texts in zip(self.columns, zip(*self.cells, strict=True), strict=True)
+        ]
+        return sum(widths) + 2 * len(widths)
+
+
+@dataclass(frozen=True)
+class _Section:
+    """What a report says about one task."""
+
+    task: str
+    subtitle: str
+    main: _Table
+    mechanism: _Table | None
+    notes: list[str]
+
+
+def markdown(runs: Sequence[Run]) -> str:
+    """Return the tables of one run or several as Markdown, readable as plain text too.
+
+    Args:
+        runs: For each run its manifest and its summaries. Methods that several runs measured on one
+            task stand in one table.
+    """
+    parts = ["# cllm-bench results"]
+    for section in _sections(runs):
+        parts += [f"## {section.task}", section.subtitle, _markdown_table(section.main)]
+        if section.mechanism:
+            parts += ["How the passes went:", _markdown_table(section.mechanism)]
+        if section.notes:
+            parts.append("\n".join(["Notes:", "", *(f"- {note}" for note in section.notes)]))
+    parts += ["## How to read this", LEGEND.format(baseline=_baselines(runs))]
+    parts += ["## Conditions", "\n".join(f"- {line}" for line in conditions(runs))]
+    return "\n\n".join(parts) + "\n"
+
+
+def rich_table(runs: Sequence[Run], *, width: int | None = None) -> None:
+    """Print the same tables on a terminal, with as many columns as it has room for.
+
+    Args:
+        runs: For each run its manifest and its summaries.
+        width: Of the terminal; None asks it.
+    """
+    from rich.console import Console
+
+    console = Console(width=width, highlight=False)
+    for section in _sections(runs):
+        console.print(f"\n[bold]{_plain(section.task)}[/]  {_plain(section.subtitle)}")
+        hidden = _print_table(console, section.main)
+        if section.mechanism:
+            hidden += _print_table(console, section.mechanism)
+        if hidden:
+            console.print(f"[dim]More in table.md or on a wider terminal: {', '.join(hidden)}[/]")
+        for note in section.notes:
+            console.print(f"[yellow]•[/] {_plain(note)}")
+    console.print(f"\n[dim]{_plain(LEGEND.format(baseline=_baselines(runs)))}[/]")
+
+
+def _print_table(console: Console, table: _Table) -> list[str]:
+    """Print what fits; return the titles of the columns that do not."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    fitting = table.narrowed(console.width)
+    shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
+    for column in fitting.columns:
+        title = Text("\n".join(_words(column.title)))
+        shown.add_column(title, justify="left" if column.left else "right", vertical="bottom")
+    for texts in fitting.cells:
+        shown.add_row(*map(Text, texts))
+    console.print(shown)
+    return [column.title for column in table.columns if column not in fitting.columns]
+
+
+def _words(title: str) -> list[str]:
+    """Split a heading where a terminal may break it."""
+    return title.replace("/", "/ ").split()
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text.replace("**", "").replace("`", ""))
+
+
+def _sections(runs: Sequence[Run]) -> list[_Section]:
+    lines = _lines(runs)
+    sections = []
+    for task in dict.fromkeys(line.summary["task"] for line in lines):
+        own = tuple(line for line in lines if line.summary["task"] == task)
+        extra = tuple(line for line in own if _has_mechanism(line))
+        sections.append(
+            _Section(
+                task=task,
+                subtitle=subtitle(own),
+                main=_Table(tuple(column for column in MAIN if column.wanted(own)), own),
+                mechanism=_Table(mechanism_columns(extra), extra) if extra else None,
+                notes=notes(own),
+            )
+        )
+    return sections
+
+
+def _has_mechanism(line: Line) -> bool:
+    one_token_a_pass = line.summary["tokens_per_pass"] in (None, 1)
+    return bool(line.summary["counters"]) or not one_token_a_pass
+
+
+def _lines(runs: Sequence[Run]) -> list[Line]:
+    """Return a line for each summary; the run is named by its model where that tells them apart."""
+    models = [str(manifest["model"]) for manifest, _ in runs]
+    distinct = len(set(models)) == len(models)
+    kind = "model" if distinct else "run"
+    return [
+        Line(models[i] if distinct else str(i + 1), kind, manifest, summary)
+        for i, (manifest, summaries) in enumerate(runs)
+        for summary in summaries
+    ]
+
+
+def _baselines(runs: Sequence[Run]) -> str:
+    return " or ".join(dict.fromkeys(f"`{manifest['baseline']}`" for manifest, _ in runs))
+
+
+def _markdown_table(table: _Table) -> str:
+    titles = [column.title for column in table.columns]
+    texts = [[text.replace("|", "\\|") for text in line] for line in table.cells]
+    widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
+    rule = [
+        "-" * width if column.left else "-" * (width - 1) + ":"
+        for column, width in zip(table.columns, widths, strict=True)
+    ]
+    rows = [titles, rule, *texts]
+    return "\n".join(
+        "| "
+        + " | ".join(
+            text.ljust(width) if column.left else text.rjust(width)
+            for column, text, width in zip(table.columns, row, widths, strict=True)
+        )
+        + " |"
+        for row in rows
+    )

@@ -1,0 +1,260 @@
+"""The folder that a run leaves: a manifest, append-only rows, and the files derived from them.
+
+Rows are only ever appended. A process killed while it wrote leaves at most one damaged line, which
+the next attempt moves aside; whatever was whole is kept and never measured again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from cllm_bench.errors import UserError
+from cllm_bench.files import append, reading, temporary_of, write_atomically, writing
+from cllm_bench.rows import Row, parse_row, row_key
+
+__all__ = ["ResultFolder", "Row", "row_key"]
+
+MANIFEST = "manifest.json"
+SAMPLES = "samples.jsonl"
+DAMAGED = "samples.jsonl.damaged"
+ATTEMPTS = "attempts.jsonl"
+LOCK = ".lock"
+# A run killed before its manifest was in place leaves only these: the folder still counts as empty.
+_LEFTOVERS = {LOCK, temporary_of(Path(MANIFEST)).name}
+
+
+@dataclass(slots=True, weakref_slot=True)
+class ResultFolder:
+    """The stored results of one run; made by `open` (to add rows) or `read` (to look at them).
+
+    Attributes:
+        path: The folder.
+        manifest: What the first attempt wrote before its first token.
+        attempt: Which process this is: 0 for the first, 1 for the first resume, and so on. After
+            `read`, the number of the last process that wrote.
+        warnings: What a reader should know about the state in which the folder was found.
+        rows: All stored rows, in the order in which they were written.
+        done: Their keys.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any]
+    attempt: int = 0
+    warnings: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    _release: weakref.finalize[..., Any] | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, path: Path, manifest: Mapping[str, Any]) -> Self:
+        """Create the folder, or go on with the run that it holds.
+
+        Args:
+            path: The folder; its parents are created.
+            manifest: This attempt's own. What decides the results is under `configuration`.
+
+        Raises:
+            UserError: The folder holds something else, a run with another configuration or damaged
+                rows; another process writes to it; or it cannot be written.
+        """
+        own = json.loads(json.dumps(manifest))  # as it will read back: lists for tuples
+        with writing(path):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"'{path}' is a file; pick another --output")
+            if path.is_dir() and not (path / MANIFEST).exists():
+                _refuse_foreign(path)
+            path.mkdir(parents=True, exist_ok=True)
+            lock, note = _lock(path)
+        folder = cls(path, own)
+        folder._release = weakref.finalize(folder, os.close, lock)
+        try:
+            folder.warnings += note
+            folder._start(own)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Load a folder without changing it.
+
+        Raises:
+            UserError: It is no result folder, or its rows are damaged.
+        """
+        if not (path / MANIFEST).is_file():
+            raise UserError(
+                f"'{path}' is no result folder: it has no {MANIFEST}; give a run's --output"
+            )
+        folder = cls(path, _load_manifest(path))
+        folder._load(repair=False)
+        folder.attempt = folder._next_attempt() - 1
+        return folder
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Store rows, all or none, and return once they are on the disk.
+
+        A row whose key is stored already is left out: the first one wins.
+
+        Raises:
+            UserError: The disk is full or cannot be written, or a value is no JSON number.
+        """
+        if self._release is None or not self._release.alive:
+            raise RuntimeError(f"'{self.path}' is not open for writing")
+        fresh: dict[str, Row] = {}
+        for row in rows:
+            if row.key not in self.done:
+                fresh.setdefault(row.key, row)
+        if not fresh:
+            return
+        append(self.path / SAMPLES, "".join(map(_line, fresh.values())).encode())
+        self.rows += fresh.values()
+        self.done |= fresh.keys()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a derived file, such as `table.md`, replacing an older one in one step.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        write_atomically(self.path / name, text)
+
+    def close(self) -> None:
+        """Let go of the lock. The rows stay readable; nothing can be appended any more."""
+        if self._release is not None:
+            self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start(self, own: Mapping[str, Any]) -> None:
+        """Write the manifest of a new run, or check it against the stored one and load the rows."""
+        if not (self.path / MANIFEST).exists():
+            self.write_text(MANIFEST, json.dumps(own, indent=2) + "\n")
+            return
+        self.manifest = _load_manifest(self.path)
+        difference = _difference(
+            self.manifest.get("configuration"), own.get("configuration"), "configuration"
+        )
+        if difference:
+            raise UserError(f"'{self.path}' holds a run with {difference}; pick another --output")
+        self._load(repair=True)
+        self.attempt = self._next_attempt()
+        append(self.path / ATTEMPTS, (json.dumps(own) + "\n").encode())
+
+    def _load(self, *, repair: bool) -> None:
+        file = self.path / SAMPLES
+        with reading(file):
+            data = file.read_bytes() if file.exists() else b""
+        whole = _whole_length(data)
+        if whole < len(data):
+            fate = f"it was moved to {DAMAGED}" if repair else "it is ignored here"
+            self.warnings.append(
+                f"the last line of '{file}' was cut (a process was stopped while it wrote); {fate}"
+            )
+        if repair and whole < len(data):
+            append(self.path / DAMAGED, data[whole:])
+            with writing(file):
+                os.truncate(file, whole)
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            try:
+                row = parse_row(json.loads(line))
+            except ValueError as error:
+                raise UserError(
+                    f"'{file}' line {number} is damaged ({error}); "
+                    "restore the file, or pick another --output"
+                ) from None
+            if row.key not in self.done:
+                self.done.add(row.key)
+                self.rows.append(row)
+
+    def _next_attempt(self) -> int:
+        file = self.path / ATTEMPTS
+        with reading(file):
+            resumes = len(file.read_bytes().splitlines()) if file.exists() else 0
+        # The rows are asked too: somebody may have deleted the list of attempts.
+        return max(resumes, *(row.attempt for row in self.rows), 0) + 1
+
+
+def _line(row: Row) -> str:
+    try:
+        return json.dumps(row.to_json(), allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"cannot store sample '{row.sample}' of {row.task} by {row.method}: {error}; "
+            "scores and counters must be finite Python numbers"
+        ) from error
+
+
+def _whole_length(data: bytes) -> int:
+    """Return how many bytes precede a last line that was cut short."""
+    if not data:
+        return 0
+    start = data.rfind(b"\n", 0, len(data) - 1) + 1
+    if not data.endswith(b"\n"):
+        return data.rfind(b"\n") + 1
+    try:
+        json.loads(data[start:])
+    except ValueError:  # JSON and UTF-8 errors alike
+        return start
+    return len(data)
+
+
+def _lock(path: Path) -> tuple[int, list[str]]:
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(
+            f"'{path}' is in use by another run; wait for it, or pick another --output"
+        ) from None
+    except OSError as error:  # some network file systems have no locks
+        return descriptor, [
+            f"'{path}' cannot be locked ({error.strerror}); start no second run on it"
+        ]
+    return descriptor, []
+
+
+def _refuse_foreign(path: Path) -> None:
+    if any(entry.name not in _LEFTOVERS for entry in path.iterdir()):
+        raise UserError(
+            f"'{path}' is not empty and has no {MANIFEST}, so it is no run; pick another --output"
+        )
+
+
+def _load_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        with reading(file):
+            manifest = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"'{file}' is damaged ({error}); pick another --output") from None
+    if not isinstance(manifest, dict):
+        raise UserError(f"'{file}' is no manifest; pick another --output")
+    return manifest
+
+
+def _difference(old: Any, new: Any, name: str) -> str | None:
+    """Describe the first value in which two JSON documents differ; None where there is none."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(new) + [key for key in old if key not in new]
+        found = (_difference(old.get(k), new.get(k), f"{name}.{k}") for k in keys)
+        return next((text for text in found if text), None)
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        found = (_difference(a, b, f"{name}[{i}]") for i, (a, b) in pairs)
+        return next((text for text in found if text), None)
+    if old == new:
+        return None
+    return f"{name} = {json.dumps(old)}, and this one has {json.dumps(new)}"

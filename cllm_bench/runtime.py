@@ -1,0 +1,67 @@
+"""Where and how models run: one setting for all methods of a run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cllm_bench.errors import UserError
+
+Attention = Literal["sdpa", "eager"]
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Device, precision, kernel, engine and threads.
+
+    Attributes:
+        device: `cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one.
+        dtype: A name in `DTYPES`, or `auto`: float32 on the CPU, bfloat16 on CUDA.
+        attention: transformers' attention implementation. Only those that take an additive
+            four-dimensional mask can verify several tokens at once.
+        engine: How a forward pass is launched.
+        threads: CPU threads within an operation; 0 is one for each core.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    attention: Attention = "sdpa"
+    engine: Literal["eager"] = "eager"
+    threads: int = 0
+
+    def resolve(self) -> Runtime:
+        """Replace every `auto` by what it means on this machine, and set the threads.
+
+        Raises:
+            UserError: An unknown dtype, or a device that is not here.
+        """
+        import torch
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        _check_device(device)
+        if self.dtype not in ("auto", *DTYPES):
+            raise UserError(f"dtype '{self.dtype}' is not one of auto, {', '.join(DTYPES)}")
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "float32" if device == "cpu" else "bfloat16"
+        if self.threads < 0:
+            raise UserError(f"threads must be 0 or more, not {self.threads}")
+        threads = self.threads or len(os.sched_getaffinity(0))
+        torch.set_num_threads(threads)
+        return replace(self, device=device, dtype=dtype, threads=threads)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return
+    if kind != "cuda" or (index and not index.isdigit()):
+        raise UserError(f"device '{device}' is not cpu, cuda or cuda:N")
+    if not torch.cuda.is_available() or int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device '{device}' is not on this machine; use --device cpu")

@@ -1,0 +1,197 @@
+"""The KV cache of one sequence, and the forward passes over it.
+
+Shape letters, used throughout the project:
+    B batch (always 1 here) · T new tokens of a pass · K drafted tokens · L cached tokens
+    P prompt tokens · V vocabulary · H hidden size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from cllm_bench.cache import PreallocatedCache
+from cllm_bench.errors import UserError
+
+INITIAL_CAPACITY = 1024
+
+
+class Output(NamedTuple):
+    """What a forward pass returns, still on the device."""
+
+    logits: Tensor  # (T, V)
+    hidden: Tensor | None  # (T, H), after the last norm; only where asked for
+
+
+class Session:
+    """One sequence in a model: committed tokens, and forward passes that try further ones.
+
+    `forward` runs new tokens behind the committed ones; `keep` commits some of them. Rows that are
+    not kept are forgotten: rolling back moves a number and copies nothing.
+
+    Attributes:
+        device: Where the model lives.
+        length: Committed tokens, L.
+    """
+
+    def __init__(self, model: PreTrainedModel, capacity: int = INITIAL_CAPACITY) -> None:
+        self._model = model
+        self.device = model.device
+        self._room = getattr(model.config, "max_position_embeddings", None)
+        self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
+        self._masks = _ChainMasks(model.device, model.dtype)
+        self._positions = torch.arange(capacity, device=model.device)[None]
+        self.length = 0
+        self._pending = 0
+
+    @torch.inference_mode()
+    def prefill(
+        self,
+        prompt_ids: Tensor,  # (P,)
+        *,
+        hidden: bool = False,
+    ) -> Output:
+        """Forget everything, run and commit the prompt; return the last row only (T = 1)."""
+        self.length = 0
+        self._cache.commit(0)
+        output = self._run(prompt_ids, None, None, last_only=True, hidden=hidden)
+        self.keep(prompt_ids.numel())
+        return output
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        ids: Tensor | Sequence[int],  # (T,)
+        *,
+        depth: Tensor | None = None,  # (T,)
+        mask: Tensor | None = None,  # (T, T) bool
+        hidden: bool = False,
+    ) -> Output:
+        """Run new tokens behind the committed ones, without committing them.
+
+        Args:
+            ids: The tokens.
+            depth: Position of each row, counted from the first uncommitted position. Default: a
+                chain, 0 … T-1.
+            mask: Which new rows each new row sees, itself included; committed tokens are seen by
+                all. Default: causal, as in a chain.
+            hidden: Whether hidden states are wanted too.
+        """
+        return self._run(ids, depth, mask, last_only=False, hidden=hidden)
+
+    @torch.inference_mode()
+    def keep(self, rows: int | Tensor) -> None:
+        """Commit the first `rows` rows of the last pass, or those at `rows`, and drop the rest.
+
+        Raises:
+            ValueError: More rows than the last pass had.
+        """
+        count = rows if isinstance(rows, int) else rows.numel()
+        if count > self._pending:
+            raise ValueError(f"cannot keep {count} rows of a pass of {self._pending}")
+        if not isinstance(rows, int):
+            self._cache.gather(rows.to(self.device))
+        self.length += count
+        self._cache.commit(self.length)
+        self._pending = 0
+
+    def _run(
+        self,
+        ids: Tensor | Sequence[int],
+        depth: Tensor | None,
+        mask: Tensor | None,
+        *,
+        last_only: bool,
+        hidden: bool,
+    ) -> Output:
+        tokens = torch.as_tensor(ids, dtype=torch.long, device=self.device)
+        rows = tokens.numel()
+        self._reserve(self.length + rows)
+        positions = self._positions[:, self.length : self.length + rows]
+        if depth is not None:
+            positions = (depth.to(self.device) + self.length)[None]
+        output = self._model(
+            input_ids=tokens.view(1, rows),
+            attention_mask=self._attention_mask(rows, mask),
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1 if last_only else 0,
+            output_hidden_states=hidden,
+        )
+        self._pending = rows
+        states = None
+        if hidden:
+            states = output.hidden_states[-1][0]
+            states = states[-1:] if last_only else states
+        return Output(output.logits[0], states)
+
+    def _attention_mask(self, rows: int, mask: Tensor | None) -> Tensor | None:
+        """Return the additive (1, 1, T, L + T) mask, or none where plain causal attention serves.
+
+        Boolean four-dimensional masks are silently wrong with transformers' eager attention, hence
+        additive ones; no mask at all keeps the fast kernels for a prefill and for single rows.
+        """
+        if mask is not None:
+            return self._masks.tree(mask.to(self.device), self.length)
+        if rows == 1 or self.length == 0:
+            return None
+        return self._masks.chain(rows, self.length)
+
+    def _reserve(self, tokens: int) -> None:
+        if self._room is not None and tokens > self._room:
+            raise UserError(
+                f"the sequence reaches {tokens} tokens and the model has room for {self._room}: "
+                "shorten the prompt or lower max_new_tokens"
+            )
+        self._cache.reserve(tokens)
+        if self._positions.shape[1] < self._cache.capacity:
+            self._positions = torch.arange(self._cache.capacity, device=self.device)[None]
+
+
+class _ChainMasks:
+    """Additive masks; those of chains are views of one triangle that is built once.
+
+    A chain of T rows after L cached tokens may see column j from row i where j <= L + i:
+
+              columns 0 … L-1 (committed)   L  L+1  L+2
+        row 0         0 … 0                 0  -inf -inf
+        row 1         0 … 0                 0   0   -inf
+        row 2         0 … 0                 0   0    0
+
+    Sliding a window over one wide triangle gives this for every L and T without a copy.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._rows = 0
+        self._length = 0
+        self._triangle = torch.empty(0, 0)
+
+    def chain(self, rows: int, length: int) -> Tensor:
+        if rows > self._rows or length > self._length:
+            self._rows = max(64, _power_of_two(rows), self._rows)
+            self._length = max(INITIAL_CAPACITY, _power_of_two(length), self._length)
+            hidden = torch.ones(self._rows, self._length + self._rows, dtype=torch.bool)
+            hidden = hidden.triu(self._length + 1)
+            self._triangle = self._additive(hidden.to(self._device))
+        start = self._length - length
+        return self._triangle[None, None, :rows, start : self._length + rows]
+
+    def tree(self, visible: Tensor, length: int) -> Tensor:
+        """Return the mask for rows that see all L committed tokens and each other as given."""
+        committed = visible.new_ones(visible.shape[0], length)
+        return self._additive(~torch.cat([committed, visible], dim=1))[None, None]
+
+    def _additive(self, hidden: Tensor) -> Tensor:
+        zeros = torch.zeros(hidden.shape, device=self._device, dtype=self._dtype)
+        return zeros.masked_fill(hidden, torch.finfo(self._dtype).min)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()

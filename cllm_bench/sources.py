@@ -1,0 +1,83 @@
+"""Which source each task asks, from `--data` and `--model`. Nothing falls back silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cllm_bench.contracts import Source, Split
+from cllm_bench.errors import UserError, did_you_mean
+from cllm_bench.registry import Registry
+
+
+def task_sources(
+    registry: Registry,
+    tasks: Sequence[str],
+    data: Sequence[str],
+    *,
+    built_in: bool,
+    split: Split = "test",
+) -> dict[str, Source]:
+    """Return the source of each task.
+
+    Args:
+        registry: Knows the usual folder names of each task.
+        tasks: Names of the tasks.
+        data: What `--data` gave: `TASK=DIR`, or one DIR.
+        built_in: Whether a task without data asks its built-in sample, or the public data set.
+        split: Which questions.
+
+    Raises:
+        UserError: A folder that is not there, an unknown task, or two folders without a task.
+    """
+    named, common = _parse(data)
+    for name in named:
+        if name not in tasks:
+            raise UserError(
+                f"--data {name}=…: no such task in this run; {did_you_mean(name, tasks)}"
+            )
+    default = Source("built-in" if built_in else "hub", split=split)
+    sources = {}
+    for name in tasks:
+        if name in named:
+            sources[name] = Source("folder", named[name], split)
+        elif common is not None:
+            folder = _find(common, registry.tasks.get(name).folders, name, len(tasks))
+            sources[name] = Source("folder", folder, split)
+        else:
+            sources[name] = default
+    return sources
+
+
+def _parse(data: Sequence[str]) -> tuple[Mapping[str, Path], Path | None]:
+    named: dict[str, Path] = {}
+    common: Path | None = None
+    for text in data:
+        name, equals, path = text.partition("=")
+        if equals and "/" not in name:
+            named[name] = _folder(path)
+        elif common is not None:
+            raise UserError("--data takes one DIR for all tasks; use TASK=DIR for several")
+        else:
+            common = _folder(text)
+    return named, common
+
+
+def _folder(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise UserError(f"--data: no folder '{text}'")
+    return path
+
+
+def _find(root: Path, names: Sequence[str], task: str, tasks: int) -> Path:
+    """Return the task's folder within a folder of folders, or the folder itself."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    if tasks > 1:
+        raise UserError(
+            f"--data {root}: no folder for task '{task}' in it (looked for {', '.join(names)}); "
+            f"use --data {task}=DIR"
+        )
+    return root

@@ -1,0 +1,288 @@
+"""From stored rows to one object for each task and method. A value not measured is None, never 0.
+
+Nothing is dropped: a failed sample scores 0 and is counted, a cut-off or repetitive reply is timed
+and graded like any other, and a reply of one token, which has no decode time, stays in every
+figure but the speed of decoding (`samples_timed` says how many that is about).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cllm_bench.rows import Row
+from cllm_bench.statistics import (
+    Interval,
+    geometric_interval,
+    geometric_mean,
+    is_binary,
+    mean_interval,
+    median,
+    paired_difference,
+    relative_spread,
+    wilson_interval,
+)
+
+_TURN = re.compile(r"/turn-\d+$")
+_WORST_FIRST = ("mismatch", "tie", "exact")
+
+
+def conversation(sample: str) -> str:
+    """Return what a sample's turns have in common: `81` for both `81/turn-1` and `81/turn-2`."""
+    return _TURN.sub("", sample)
+
+
+def summarise(manifest: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return one JSON object for each task and method of a run, in the manifest's order."""
+    stored: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        stored[row.task, row.method].append(row)
+    summaries = []
+    for task in manifest["tasks"]:
+        labels = [cell["method"] for cell in manifest["cells"]]
+        graded = any(
+            row.score is not None for label in labels for row in stored[task["task"], label]
+        )
+        cells = {label: _Measured.of(stored[task["task"], label], graded) for label in labels}
+        summaries += [_summary(manifest, task, cell, cells) for cell in manifest["cells"]]
+    return summaries
+
+
+class _Measured(NamedTuple):
+    """What one method did on one task; the mappings are by sample, the scores by conversation."""
+
+    samples: dict[str, list[Row]]
+    decode: dict[str, float]  # seconds per decoded token
+    end_to_end: dict[str, float]  # seconds per token, prefill included
+    prefill: dict[str, float]  # seconds
+    scores: dict[str, float]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], graded: bool) -> _Measured:
+        samples: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            samples[row.sample].append(row)
+        return cls(
+            samples=dict(samples),
+            decode=_medians(samples, _decode_pace),
+            end_to_end=_medians(samples, _end_to_end_pace),
+            prefill=_medians(samples, lambda row: row.prefill_seconds),
+            scores=_scores(rows) if graded else {},
+        )
+
+    @property
+    def generated(self) -> list[Row]:
+        """The rows that hold a reply, among them those whose grading failed."""
+        return [row for rows in self.samples.values() for row in rows if row.token_ids]
+
+
+def _decode_pace(row: Row) -> float | None:
+    if not row.decoded_tokens or not row.decode_seconds:
+        return None
+    return row.decode_seconds / row.decoded_tokens
+
+
+def _end_to_end_pace(row: Row) -> float | None:
+    if not row.token_ids or not row.prefill_seconds:
+        return None
+    if row.decode_seconds is None and row.decoded_tokens:
+        return None
+    return (row.prefill_seconds + (row.decode_seconds or 0.0)) / len(row.token_ids)
+
+
+def _medians(
+    samples: Mapping[str, list[Row]], measure: Callable[[Row], float | None]
+) -> dict[str, float]:
+    """Return each sample's median over its repeats, where it was measured at all."""
+    middles = {
+        name: median([value for row in rows if (value := measure(row)) is not None])
+        for name, rows in samples.items()
+    }
+    return {name: middle for name, middle in middles.items() if middle is not None}
+
+
+def _scores(rows: Iterable[Row]) -> dict[str, float]:
+    """Return a score for each conversation: 0 if a turn failed, else the mean of those stored."""
+    turns: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.repeat == 0:
+            turns[conversation(row.sample)].append(row)
+    scores = {}
+    for name, group in turns.items():
+        stored = [row.score for row in group if row.score is not None]
+        if any(row.finish == "failed" for row in group):
+            scores[name] = 0.0
+        elif stored:
+            scores[name] = sum(stored) / len(stored)
+    return scores
+
+
+def _summary(
+    manifest: Mapping[str, Any],
+    task: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    cells: Mapping[str, _Measured],
+) -> dict[str, Any]:
+    label, seed = cell["method"], manifest["seed"]
+    ours = cells[label]
+    target = None if label == manifest["baseline"] else cells.get(manifest["baseline"])
+    own = None if label == cell["baseline"] else cells.get(cell["baseline"])
+    speed = _speed(ours.decode, target and target.decode, seed)
+    whole_speed = _speed(ours.end_to_end, target and target.end_to_end, seed)
+    own_speed = (None, None) if own is None else _speed(ours.decode, own.decode, seed)
+    quality = _quality(ours, task["best_score"], seed)
+    work = _work(ours)
+    gain, passes = speed[0], work["tokens_per_pass"]
+    return {
+        "method": label,
+        "checkpoint": cell["checkpoint"],
+        "task": task["task"],
+        "source": task["source"],
+        "samples": len(ours.samples),
+        "failed": sum(any(r.finish == "failed" for r in rows) for rows in ours.samples.values()),
+        "metric": task["metric"],
+        **quality,
+        "speedup": gain,
+        "speedup_ci": speed[1],
+        **work,
+        "exactness": cell["exactness"],
+        **_exactness(ours),
+        "parameters": cell["parameters"],
+        "best_score": task["best_score"],
+        "speedup_end_to_end": whole_speed[0],
+        "speedup_end_to_end_ci": whole_speed[1],
+        "speedup_ratio_of_totals": _ratio_of_totals(ours, target),
+        "speedup_vs_own_ar": own_speed[0],
+        "speedup_vs_own_ar_ci": own_speed[1],
+        **_difference(ours, target, task["best_score"], seed),
+        "efficiency": gain / passes if gain is not None and passes else None,
+        **_lengths(ours),
+        **_noise(ours),
+    }
+
+
+def _speed(
+    ours: Mapping[str, float], baseline: Mapping[str, float] | None, seed: int
+) -> tuple[float | None, list[float] | None]:
+    """Return the speedup over the prompts that both were timed on, and its interval."""
+    if baseline is None:  # this is the baseline
+        return (1.0, None) if ours else (None, None)
+    shared = [name for name in ours if name in baseline]
+    ratios = [baseline[name] / ours[name] for name in shared]
+    clusters = [conversation(name) for name in shared]
+    return geometric_mean(ratios), _pair(geometric_interval(ratios, clusters=clusters, seed=seed))
+
+
+def _ratio_of_totals(ours: _Measured, baseline: _Measured | None) -> float | None:
+    if baseline is None:
+        return 1.0 if ours.decode else None
+    shared = [name for name in ours.decode if name in baseline.decode]
+    rate, reference = _tokens_per_second(ours, shared), _tokens_per_second(baseline, shared)
+    return rate / reference if rate and reference else None
+
+
+def _tokens_per_second(cell: _Measured, names: Iterable[str]) -> float | None:
+    tokens = {name: median([r.decoded_tokens for r in cell.samples[name]]) or 0 for name in names}
+    seconds = sum(count * cell.decode[name] for name, count in tokens.items())
+    return sum(tokens.values()) / seconds if seconds else None
+
+
+def _quality(cell: _Measured, best: float, seed: int) -> dict[str, Any]:
+    scores = list(cell.scores.values())
+    if not scores:
+        return {"score": None, "score_ci": None}
+    mean = sum(scores) / len(scores)
+    if is_binary(scores, best):
+        bounds = wilson_interval(sum(score == best for score in scores), len(scores))
+        interval = bounds and Interval(bounds.low * best, bounds.high * best)
+    else:
+        interval = mean_interval(scores, seed=seed)
+    return {"score": mean, "score_ci": _pair(interval)}
+
+
+def _difference(
+    ours: _Measured, baseline: _Measured | None, best: float, seed: int
+) -> dict[str, Any]:
+    shared = [] if baseline is None else [n for n in ours.scores if n in baseline.scores]
+    theirs = [] if baseline is None else [baseline.scores[name] for name in shared]
+    found = paired_difference([ours.scores[n] for n in shared], theirs, seed=seed, best=best)
+    if found is None:
+        return {"score_difference": None, "score_difference_ci": None}
+    return {"score_difference": found.mean, "score_difference_ci": _pair(found.interval)}
+
+
+def _work(cell: _Measured) -> dict[str, Any]:
+    """Count what the passes gave, over all repeats."""
+    lengths = Counter(length for row in cell.generated for length in row.accept_lengths)
+    passes = lengths.total()
+    first = median(list(cell.prefill.values()))
+    accepted = sum(length * count for length, count in lengths.items())
+    kept = sum(row.decoded_tokens for row in cell.generated)
+    return {
+        "tokens_per_second": _tokens_per_second(cell, cell.decode),
+        "tokens_per_pass": kept / passes if passes else None,
+        "mean_accept_length": accepted / passes if passes else None,
+        "first_token_ms": None if first is None else 1000 * first,
+        "accept_length_histogram": {str(key): lengths[key] for key in sorted(lengths)} or None,
+    }
+
+
+def _exactness(cell: _Measured) -> dict[str, Any]:
+    """Count samples by the worst verdict of their repeats; one without a reply is no match."""
+    counts = dict.fromkeys(reversed(_WORST_FIRST), 0)
+    failed = 0
+    for rows in cell.samples.values():
+        found = {row.verdict for row in rows}
+        worst = next((verdict for verdict in _WORST_FIRST if verdict in found), None)
+        if any(row.finish == "failed" and row.verdict is None for row in rows):
+            failed += 1
+        elif worst:
+            counts[worst] += 1
+    compared = sum(counts.values())
+    peaks = [row.peak_memory_bytes for row in cell.generated if row.peak_memory_bytes is not None]
+    return {
+        "exact_match": counts["exact"] / (compared + failed) if compared else None,
+        "peak_memory_bytes": max(peaks, default=None),
+        "verdicts": counts if compared else None,
+    }
+
+
+def _lengths(cell: _Measured) -> dict[str, Any]:
+    firsts = [min(rows, key=lambda row: row.repeat) for rows in cell.samples.values()]
+    count = len(firsts)
+    new = [len(row.token_ids) for row in firsts if row.token_ids]
+    return {
+        "samples_timed": len(cell.decode),
+        "cut_off": sum(row.finish == "length" for row in firsts) / count if count else None,
+        "repetitive": sum(row.repetitive for row in firsts) / count if count else None,
+        "median_prompt_tokens": median([row.prompt_tokens for row in firsts]),
+        "median_new_tokens": median(new),
+    }
+
+
+def _noise(cell: _Measured) -> dict[str, Any]:
+    """Return the spread of repeats, and the mechanism figures and errors of the samples."""
+    spreads, counters, errors = [], defaultdict(list), Counter[str]()
+    for rows in cell.samples.values():
+        paces = [pace for row in rows if (pace := _decode_pace(row)) is not None]
+        spread = relative_spread(paces)
+        if spread is not None:
+            spreads.append(spread)
+        errors.update({row.error for row in rows if row.error})
+        names = dict.fromkeys(name for row in rows for name in row.counters)
+        for name in names:
+            values = [row.counters[name] for row in rows if name in row.counters]
+            counters[name].append(sum(values) / len(values))
+    rows_of = cell.samples.values()
+    return {
+        "repeats": max((len({row.repeat for row in rows}) for rows in rows_of), default=0),
+        "spread": median(spreads),
+        "counters": {name: sum(values) / len(values) for name, values in counters.items()},
+        "errors": dict(errors.most_common()),
+    }
+
+
+def _pair(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)

@@ -1,0 +1,70 @@
+"""What `validate` does: reference answers through each task's own grader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from cllm_bench.contracts import Sample, SampleSet, Task
+from cllm_bench.progress import LiveProgress
+from cllm_bench.registry import Registry
+from cllm_bench.settings import build, parse_selection, split_selections
+from cllm_bench.sources import task_sources
+
+SHOWN = 5
+
+
+def validate_command(tasks: Sequence[str], data: Sequence[str], plugins: Sequence[Path]) -> None:
+    """Grade every task's references and print a line each.
+
+    Raises:
+        Exit: With code 1, where a reference is not graded as right.
+    """
+    registry = Registry(plugins)
+    texts = split_selections(tasks) or registry.tasks.names()
+    selections = [parse_selection(text) for text in texts]
+    sources = task_sources(
+        registry, [selection.name for selection in selections], data, built_in=True
+    )
+    console = Console(soft_wrap=True)
+    wrong = 0
+    with LiveProgress(Console(stderr=True)) as progress:
+        for selection in selections:
+            task: Task = build(registry.tasks.get(selection.name), "task", selection)
+            found = task.samples(sources[selection.name])
+            failed = []
+            for index, sample in enumerate(found.samples):
+                progress(selection.name, index, len(found.samples))
+                if (problem := _problem(task, sample)) is not None:
+                    failed.append(problem)
+            wrong += len(failed)
+            _report(console, selection.name, found, failed)
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _problem(task: Task, sample: Sample) -> str | None:
+    try:
+        score = task.score(sample, [sample.reference])
+    except Exception as error:  # a broken grader is what this command is there to find
+        return f"{sample.id}: {type(error).__name__}: {error}"
+    return None if score == task.best_score else f"{sample.id}: scored {score:g}"
+
+
+def _report(console: Console, name: str, found: SampleSet, failed: Sequence[str]) -> None:
+    total = len(found.samples)
+    console.print(
+        f"{name} ({found.label}): references graded right: {total - len(failed)} of {total}; "
+        f"template {found.template}"
+    )
+    for problem in failed[:SHOWN]:
+        console.print(f"  wrong: {problem}", style="red")
+    if len(failed) > SHOWN:
+        console.print(f"  … and {len(failed) - SHOWN} more", style="red")
+    for reason, ids in found.left_out.items():
+        console.print(f"  left out, {reason}: {len(ids)} ({', '.join(ids)})")
+    for note in found.notes:
+        console.print(f"  {note}")

@@ -1,0 +1,101 @@
+"""Questions and answers as token ids, in batches that can be asked for by number."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from cllm_bench.contracts import Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+SORTED_CHUNK = 4096
+
+
+class Example(NamedTuple):
+    """One question and its answer as ids, the end token included."""
+
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens in all."""
+        return len(self.prompt) + len(self.answer)
+
+
+def encode(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Turn questions and references into ids; every answer ends in the end token."""
+    prompts = tokenizer([sample.prompt for sample in samples]).input_ids
+    answers = tokenizer([sample.reference for sample in samples], add_special_tokens=False)
+    return [
+        Example(prompt, [*answer, tokenizer.eos_token_id])
+        for prompt, answer in zip(prompts, answers.input_ids, strict=True)
+    ]
+
+
+class Answers:
+    """Examples in batches of about so many tokens; a number gives the same batch at every call.
+
+    Each epoch is shuffled, then sorted by length within large chunks, so that batches hold little
+    padding; then the batches are shuffled.
+    """
+
+    def __init__(self, examples: Sequence[Example], tokens: int, seed: int) -> None:
+        self._examples = examples
+        self._tokens = tokens
+        self._seed = seed
+        self._starts = [0]  # number of the first batch of each epoch seen so far
+        self._epoch: tuple[int, list[list[Example]]] = (-1, [])
+
+    def batch(self, number: int) -> list[Example]:
+        """Return one batch."""
+        epoch = 0
+        while True:
+            if epoch + 1 == len(self._starts):
+                self._starts.append(self._starts[epoch] + len(self._batches(epoch)))
+            if number < self._starts[epoch + 1]:
+                return self._batches(epoch)[number - self._starts[epoch]]
+            epoch += 1
+
+    def _batches(self, epoch: int) -> list[list[Example]]:
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._shuffled(random.Random(f"{self._seed}/{epoch}")))
+        return self._epoch[1]
+
+    def _shuffled(self, generator: random.Random) -> list[list[Example]]:
+        order = list(self._examples)
+        generator.shuffle(order)
+        found: list[list[Example]] = []
+        for start in range(0, len(order), SORTED_CHUNK):
+            group: list[Example] = []
+            for example in sorted(order[start : start + SORTED_CHUNK], key=lambda e: e.length):
+                if group and example.length * (len(group) + 1) > self._tokens:
+                    found.append(group)
+                    group = []
+                group.append(example)
+            found.append(group)
+        generator.shuffle(found)
+        return found
+
+
+def collate(group: Sequence[Example], prompt_weight: float = 0.0) -> dict[str, Tensor]:
+    """Return `ids` and `weights`, both (B, T): the weight of predicting each id.
+
+    Padding has weight 0 and lies on the right, where causal attention never looks from a token
+    that counts; so its id does not matter and no mask is needed.
+    """
+    import torch
+
+    longest = max(example.length for example in group)
+    ids = torch.zeros(len(group), longest, dtype=torch.long)
+    weights = torch.zeros(len(group), longest)
+    for row, (prompt, answer) in enumerate(group):
+        end = len(prompt) + len(answer)
+        ids[row, :end] = torch.tensor(prompt + answer)
+        weights[row, 1 : len(prompt)] = prompt_weight
+        weights[row, len(prompt) : end] = 1.0
+    return {"ids": ids, "weights": weights}

@@ -1,0 +1,246 @@
+"""The recipe `target`: a checkpoint that answers tasks, from scratch or from another one."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cllm_bench.contracts import Sample, Stage, TrainingJob
+from cllm_bench.errors import UserError
+from cllm_bench.files import write_atomically
+
+from .answers import Answers, Example, collate, encode
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+END = "<|end|>"
+PAD = "<|pad|>"
+HELD_OUT = 256
+
+
+@dataclass(frozen=True)
+class TargetRecipe:
+    """Teach a causal model to answer the training questions of the tasks.
+
+    Attributes:
+        init: `checkpoint` fine-tunes the family's target; `scratch` trains a new tokenizer and a
+            small Llama of the shape below.
+        steps: Optimiser steps.
+        tokens: Tokens to a batch, padding included.
+        accumulate: Batches to a step.
+        learning_rate: At its peak.
+        prompt_weight: Share of the loss that a prompt's token has, against 1 for an answer's.
+        precision: Of the arithmetic: `no` is float32.
+        seed: Of weights and order.
+        vocabulary: Of a new tokenizer.
+        hidden: Width of a new model.
+        layers: Its depth.
+        heads: Its attention heads.
+        feed_forward: Width of its feed-forward layers.
+        positions: The longest sequence that it takes.
+    """
+
+    role: ClassVar[str] = "target"
+
+    init: Literal["checkpoint", "scratch"] = "checkpoint"
+    steps: int = 1000
+    tokens: int = 8192
+    accumulate: int = 1
+    learning_rate: float = 2e-5
+    prompt_weight: float = 0.0
+    precision: Literal["no", "bf16"] = "no"
+    seed: int = 0
+    vocabulary: int = 768
+    hidden: int = 128
+    layers: int = 8
+    heads: int = 4
+    feed_forward: int = 320
+    positions: int = 8192
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.tokens < 1 or self.accumulate < 1:
+            raise UserError("steps, tokens and accumulate must be at least 1")
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """The target, unless it starts from scratch."""
+        return ("target",) if self.init == "checkpoint" else ()
+
+    def stages(self, job: TrainingJob) -> Sequence[Stage]:
+        """Return tokenizer, fit, export."""
+        training = _Training(self, job)
+        return (
+            Stage("tokenizer", training.tokenizer),
+            Stage("fit", training.fit),
+            Stage("export", training.export),
+        )
+
+
+@dataclass
+class _Training:
+    recipe: TargetRecipe
+    job: TrainingJob
+    _questions: tuple[Sample, ...] | None = None
+
+    @property
+    def _work(self) -> Path:
+        return self.job.output / "training" / self.recipe.role
+
+    def questions(self) -> tuple[Sample, ...]:
+        """Return the training questions of all tasks, in a seeded order."""
+        if self._questions is None:
+            found = [
+                sample
+                for task, source in self.job.tasks.values()
+                for sample in task.samples(source).samples
+            ]
+            if len(found) <= HELD_OUT:
+                raise UserError(
+                    f"{len(found)} training questions are too few: more than {HELD_OUT}"
+                )
+            random.Random(self.recipe.seed).shuffle(found)
+            self._questions = tuple(found)
+        return self._questions
+
+    def tokenizer(self, folder: Path) -> None:
+        """Leave the tokenizer: a new one, or the checkpoint's."""
+        if self.recipe.init == "checkpoint":
+            self.job.family.tokenizer.save_pretrained(folder)
+            return
+        texts = [sample.prompt + sample.reference for sample in self.questions()]
+        train_tokenizer(texts, self.recipe.vocabulary).save_pretrained(folder)
+
+    def fit(self, folder: Path) -> None:
+        """Fit the model; leave its final checkpoint."""
+        from cllm_bench.optimise import Optimiser, OptimiserSettings
+
+        recipe = self.recipe
+        tokenizer = self._load_tokenizer()
+        settings = OptimiserSettings(
+            recipe.steps,
+            recipe.learning_rate,
+            accumulate=recipe.accumulate,
+            precision=recipe.precision,
+            seed=recipe.seed,
+        )
+        examples = encode(self.questions(), tokenizer)
+        held_out, training = examples[:HELD_OUT], examples[HELD_OUT:]
+        optimiser = Optimiser(self._model(tokenizer), settings, folder, self.job.listen)
+        data = Answers(training, recipe.tokens, recipe.seed)
+        optimiser.fit(
+            lambda number: collate(data.batch(number), recipe.prompt_weight),
+            answer_loss,
+            lambda model: held_out_figures(model, held_out),
+        )
+
+    def export(self, folder: Path) -> None:
+        """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
+        import torch
+
+        from cllm_bench.optimise import CHECKPOINT, LOG
+
+        tokenizer = self._load_tokenizer()
+        model = self._model(tokenizer)
+        state = torch.load(self._work / "fit" / CHECKPOINT, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        target = self.job.output / self.recipe.role
+        # bfloat16 halves the size; computing in float32 from it changes no score that was measured.
+        model.to(torch.bfloat16).save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        shutil.copyfile(self._work / "fit" / LOG, target / "training_log.jsonl")
+        manifest = json.loads((self._work / "manifest.json").read_text(encoding="utf-8"))
+        kept = {key: manifest[key] for key in ("configuration", "versions")}
+        write_atomically(target / "training_config.json", json.dumps(kept, indent=2) + "\n")
+
+    def _load_tokenizer(self) -> PreTrainedTokenizerBase:
+        from cllm_bench.family import Checkpoint
+        from cllm_bench.loading import load_tokenizer
+
+        return load_tokenizer(Checkpoint(str(self._work / "tokenizer")))
+
+    def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from transformers import set_seed
+
+        set_seed(self.recipe.seed)
+        if self.recipe.init == "checkpoint":
+            return self.job.family.model(self.recipe.role).train()
+        return new_model(self.recipe, tokenizer)
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Return a byte-level BPE tokenizer that splits digits singly."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+
+
+def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a small Llama with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        intermediate_size=recipe.feed_forward,
+        max_position_embeddings=recipe.positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Return the weighted mean cross-entropy of the next token.
+
+    Padding lies on the right, where causal attention never looks, so no mask is needed.
+    """
+    from torch.nn.functional import cross_entropy
+
+    device = next(model.parameters()).device
+    ids, weights = batch["ids"].to(device), batch["weights"].to(device)[:, 1:]
+    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
+    losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return (losses * weights.flatten()).sum() / weights.sum()
+
+
+def held_out_figures(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
+    """Return loss, and the share of answers whose every token is the model's first choice."""
+    import torch
+
+    device = next(model.parameters()).device
+    whole, losses = 0, []
+    for start in range(0, len(examples), 32):
+        group = examples[start : start + 32]
+        batch = collate(group)
+        losses.append(float(answer_loss(model, batch)) * len(group))
+        ids, asked = batch["ids"].to(device), batch["weights"].to(device)[:, 1:] > 0
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
+        right = (logits.argmax(-1) == ids[:, 1:]) | ~asked
+        whole += int(torch.all(right, dim=1).sum())
+    count = len(examples)
+    return {"held_out_loss": sum(losses) / count, "held_out_exact": whole / count}

@@ -1,0 +1,96 @@
+import itertools
+
+import pytest
+import torch
+
+from cllm_bench.clock import Clock
+from cllm_bench.contracts import Sampling, Step
+from cllm_bench.generate import generate
+
+PROMPT = torch.tensor([1])
+
+
+class FakeClock(Clock):
+    """Advances only when the decoder works."""
+
+    now = 0.0
+
+    def seconds(self):
+        return self.now
+
+
+def scripted(steps, clock=None, cost=1.0):
+    def decoder(prompt_ids, sampling):
+        for step in itertools.chain(steps, itertools.repeat(Step((9,), 2))):
+            if clock is not None:
+                clock.now += cost
+            yield step
+
+    return decoder
+
+
+def run(decoder, limit=10, stop_ids=(), clock=None):
+    return generate(
+        decoder,
+        PROMPT,
+        sampling=Sampling(),
+        max_new_tokens=limit,
+        stop_ids=stop_ids,
+        clock=clock or Clock(),
+    )
+
+
+def test_tokens_after_the_stop_token_are_not_counted():
+    found = run(scripted([Step((1,)), Step((2, 3, 4), 5)]), stop_ids={3})
+    assert found.token_ids == (1, 2, 3)
+    assert found.accept_lengths == (3,)
+    assert found.drafted == (5,)
+    assert found.finish == "stop"
+
+
+def test_the_limit_cuts_inside_a_step():
+    found = run(scripted([Step((1,)), Step((2, 3, 4))]), limit=3)
+    assert found.token_ids == (1, 2, 3)
+    assert found.finish == "length"
+
+
+def test_a_stop_token_at_the_limit_is_a_stop():
+    assert run(scripted([Step((1,)), Step((2, 3))]), limit=3, stop_ids={3}).finish == "stop"
+
+
+def test_the_first_token_may_end_it():
+    found = run(scripted([Step((1,))]), stop_ids={1})
+    assert found.token_ids == (1,)
+    assert found.accept_lengths == ()
+    assert found.decode_seconds == pytest.approx(0.0, abs=1e-3)
+
+
+def test_prefill_and_decode_are_timed_apart():
+    clock = FakeClock()
+    found = run(scripted([Step((1,))], clock), limit=5, clock=clock)
+    assert found.prefill_seconds == 1.0
+    assert found.decode_seconds == 4.0
+
+
+def test_no_pass_is_made_beyond_the_end():
+    made = []
+
+    def decoder(prompt_ids, sampling):
+        for token in itertools.count():
+            made.append(token)
+            yield Step((token,))
+
+    run(decoder, limit=4)
+    assert made == [0, 1, 2, 3]
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        run(scripted([]), limit=0)
+
+
+def test_the_clock_waits_for_the_device():
+    waited = []
+    clock = Clock(lambda: waited.append(None))
+    run(scripted([Step((1,))]), limit=3, clock=clock)
+    assert len(waited) == 3

@@ -1,0 +1,324 @@
+"""The main job from the command line down, on a tiny family and a tiny task."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from families import cli, rows, write_checkpoint, write_family, write_task
+
+UNTIMED = (
+    "task sample method checkpoint repeat order prompt_tokens token_ids accept_lengths drafted "
+    "finish error reply score verdict first_difference repetitive counters"
+).split()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    return write_family(folder), write_task(folder)
+
+
+@pytest.fixture
+def command(tiny):
+    family, plugin = tiny
+    return ["run", "--model", family, "--plugin", plugin, "--task", "counting", "--device", "cpu"]
+
+
+def decided(folder):
+    return {row["key"]: {name: row[name] for name in UNTIMED} for row in rows(folder)}
+
+
+def summary(folder):
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {(each["task"], each["method"]): each for each in found}
+
+
+def test_a_run_leaves_everything(monkeypatch, tmp_path, command, capsys):
+    out = tmp_path / "out"
+    assert cli(monkeypatch, *command, "--data", tmp_path, "--method", "jacobi", "--output", out) == 0
+    assert {"manifest.json", "samples.jsonl", "summary.json", "table.md"} <= set(os.listdir(out))
+    stored = rows(out)
+    assert len(stored) == 8 * 3 * 2
+    assert len({row["key"] for row in stored}) == len(stored)
+    found = summary(out)
+    assert list(found) == [("counting", "ar"), ("counting", "jacobi")]
+    jacobi = found["counting", "jacobi"]
+    assert jacobi["exact_match"] == 1.0
+    assert jacobi["samples"] == 8
+    assert jacobi["failed"] == 0
+    assert jacobi["tokens_per_pass"] >= 1.0
+    assert jacobi["speedup"] > 0
+    assert jacobi["peak_memory_bytes"] is None
+    assert jacobi["score"] == found["counting", "ar"]["score"]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["runtime"]["dtype"] == "float32"
+    assert manifest["tasks"][0]["left_out"] == {"odd": ["x9"]}
+    assert manifest["configuration"]["checkpoints"]["target"].startswith("sha256:")
+    assert "jacobi" in capsys.readouterr().out
+
+
+def test_methods_take_turns_at_every_place(monkeypatch, tmp_path, command):
+    out = tmp_path / "out"
+    arguments = ["--data", tmp_path, "--method", "jacobi", "--method", "jacobi:block_size=4"]
+    assert cli(monkeypatch, *command, *arguments, "--repeats", 3, "--output", out) == 0
+    places = {}
+    for row in rows(out):
+        places.setdefault(row["method"], []).append(row["order"])
+    assert set(places) == {"ar", "jacobi", "jacobi:block_size=4"}
+    for found in places.values():
+        assert sorted(set(found)) == [0, 1, 2]
+        assert max(map(found.count, (0, 1, 2))) - min(map(found.count, (0, 1, 2))) <= 3
+
+
+def test_another_checkpoint_gets_its_own_baseline(monkeypatch, tmp_path, command):
+    out = tmp_path / "out"
+    arguments = ["--data", tmp_path, "--method", "jacobi:checkpoint=other", "--output", out]
+    assert cli(monkeypatch, *command, *arguments) == 0
+    found = summary(out)
+    methods = [method for _, method in found]
+    assert methods == ["ar", "ar:checkpoint=other", "jacobi:checkpoint=other"]
+    assert found["counting", "jacobi:checkpoint=other"]["exact_match"] == 1.0
+
+
+def test_killed_in_the_middle_and_repeated(monkeypatch, tmp_path, command):
+    """SIGKILL, then the same command: what an uninterrupted run gives, each row once."""
+    arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--repeats", 6]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert cli(monkeypatch, *arguments, "--output", whole) == 0
+    full = [sys.executable, "-m", "cllm_bench", *map(str, arguments), "--output", str(killed)]
+    process = subprocess.Popen(full, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    samples = killed / "samples.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if samples.exists() and samples.read_bytes().count(b"\n") >= 10:
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = samples.read_bytes()
+    assert before.count(b"\n") >= 10
+    assert cli(monkeypatch, *arguments, "--output", killed) == 0
+    assert samples.read_bytes().startswith(before[: before.rindex(b"\n") + 1])
+    assert decided(killed) == decided(whole)
+    assert len(rows(killed)) == len(rows(whole)) == 8 * 6 * 2
+
+
+def test_a_damaged_last_line_is_told_and_measured_again(monkeypatch, tmp_path, command, capsys):
+    arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *arguments) == 0
+    samples = tmp_path / "out" / "samples.jsonl"
+    expected = decided(tmp_path / "out")
+    samples.write_bytes(samples.read_bytes()[:-40])
+    capsys.readouterr()
+    assert cli(monkeypatch, *arguments) == 0
+    assert "last line" in " ".join(capsys.readouterr().err.split())
+    assert decided(tmp_path / "out") == expected
+
+
+def test_a_finished_run_is_shown_again_without_measuring(monkeypatch, tmp_path, command):
+    arguments = [*command, "--data", tmp_path, "--method", "ar", "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *arguments) == 0
+    before = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    assert cli(monkeypatch, *arguments) == 0
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == before
+
+
+def test_the_default_output_is_found_again(monkeypatch, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        arguments = [*command, "--data", tmp_path, "--method", "ar", "--limit", 2]
+        assert cli(monkeypatch, *arguments) == 0
+    (folder,) = (tmp_path / "results").iterdir()
+    assert len(rows(folder)) == 2 * 3
+    assert folder.name.startswith("tiny-counting-")
+
+
+def test_a_failing_sample_is_a_row_and_exit_code_1(monkeypatch, tmp_path, command, capsys):
+    plugin = tmp_path / "moody.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from cllm_bench.contracts import Step\n"
+        "@dataclass(frozen=True)\n"
+        "class Moody:\n"
+        "    '''Fails on long prompts.'''\n"
+        "    exactness = 'exact'\n"
+        "    checkpoint: str = 'target'\n"
+        "    def bind(self, family):\n"
+        "        session = family.session(self.checkpoint)\n"
+        "        def decode(prompt_ids, sampling):\n"
+        "            if len(prompt_ids) > 6:\n"
+        "                raise RuntimeError('too long\\nfor me')\n"
+        "            token = session.prefill(prompt_ids).logits.argmax(-1)\n"
+        "            while True:\n"
+        "                yield Step((int(token) + 1,))  # never the model's choice\n"
+        "                token = session.forward(token).logits.argmax(-1)\n"
+        "                session.keep(1)\n"
+        "        return decode\n",
+        encoding="utf-8",
+    )
+    out = tmp_path / "out"
+    arguments = ["--data", tmp_path, "--plugin", plugin, "--method", "moody", "--output", out]
+    assert cli(monkeypatch, *command, *arguments) == 1
+    failed = [row for row in rows(out) if row["finish"] == "failed"]
+    assert failed
+    assert {row["method"] for row in failed} == {"moody"}
+    assert failed[0]["error"] == "RuntimeError: too long for me"
+    answered = [row for row in rows(out) if row["method"] == "moody" and row["token_ids"]]
+    assert {row["verdict"] for row in answered} == {"mismatch"}
+    assert {row["first_difference"] for row in answered} == {0}
+    found = summary(out)["counting", "moody"]
+    assert found["failed"] == len(failed) / 3
+    assert found["exact_match"] < 1.0
+    assert "samples failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "jacoby"], "no method named 'jacoby'; did you mean 'jacobi'?"),
+        (["--method", "jacobi:blok_size=3"], "did you mean 'block_size'?"),
+        (["--method", "jacobi:block_size=many"], "block_size=many is not an integer"),
+        (["--method", "jacobi:refill=up"], "refill=up is not one of block, sliding"),
+        (["--method", "jacobi:checkpoint=cllm"], "has no 'cllm' checkpoint"),
+        (["--method", "ar", "--task", "spyder"], "no task named 'spyder'; did you mean 'spider'?"),
+        (["--method", "ar", "--task", "spider:template=x"], "has no template named 'x'"),
+        (["--method", "ar", "--limit", "0"], "--limit must be at least 1, not 0"),
+        (["--method", "ar", "--repeats", "0"], "--repeats must be at least 1, not 0"),
+        (["--method", "ar", "--device", "cuda:99"], "is not on this machine"),
+        (["--method", "ar", "--dtype", "int3"], "dtype 'int3' is not one of"),
+        (["--method", "ar", "--attention", "flash"], "not one of sdpa, eager"),
+        (["--method", "ar", "--role", "draft=nowhere"], "no folder"),
+        (["--method", "ar", "--plugin", "nowhere.py"], "no plugin at 'nowhere.py'"),
+        ([], "--method is missing; known: "),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    monkeypatch, tmp_path, command, capsys, arguments, message
+):
+    assert cli(monkeypatch, *command, "--data", tmp_path, *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (["nowhere"], "--data: no folder 'nowhere'"),
+        (["countin=."], "no such task in this run; did you mean 'counting'?"),
+        ([".", "."], "use TASK=DIR for several"),
+    ],
+)
+def test_bad_data_folders(monkeypatch, tmp_path, command, capsys, data, message):
+    monkeypatch.chdir(tmp_path)
+    options = [part for text in data for part in ("--data", text)]
+    assert cli(monkeypatch, *command, "--method", "ar", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_spider(monkeypatch, tmp_path, tiny, capsys):
+    arguments = ["run", "--model", tiny[0], "--method", "ar", "--task", "spider"]
+    assert cli(monkeypatch, *arguments, "--data", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "dev.json" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_without_data_another_model_asks_the_hub_and_never_the_sample(monkeypatch, tiny, capsys):
+    assert cli(monkeypatch, "run", "--model", tiny[0], "--method", "ar", "--task", "spider") == 2
+    assert "--data spider=FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["minni", "no/such/thing", "./nowhere"])
+def test_unknown_models(monkeypatch, tmp_path, command, capsys, model):
+    assert cli(monkeypatch, *command, "--method", "ar", "--model", model) == 2
+    assert f"no model '{model}'" in capsys.readouterr().err
+
+
+def test_a_hub_model_that_cannot_be_had(monkeypatch, tmp_path, command, capsys):
+    arguments = ["--method", "ar", "--data", tmp_path, "--model", "nobody/nothing"]
+    assert cli(monkeypatch, *command, *arguments) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "cannot load" in lines[-1]
+    assert "nobody/nothing" in lines[-1]
+
+
+def test_an_output_of_another_configuration(monkeypatch, tmp_path, command, capsys):
+    common = [*command, "--data", tmp_path, "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *common, "--method", "ar") == 0
+    before = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    assert cli(monkeypatch, *common, "--method", "jacobi") == 2
+    assert "pick another --output" in capsys.readouterr().err
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == before
+
+
+def test_a_model_that_cannot_roll_back(monkeypatch, tmp_path, command, capsys):
+    from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
+
+    sizes = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1}
+    for model in (
+        MambaForCausalLM(MambaConfig(**sizes, state_size=4)),
+        MistralForCausalLM(
+            MistralConfig(**sizes, num_attention_heads=2, num_key_value_heads=2, sliding_window=8)
+        ),
+    ):
+        folder = write_checkpoint(tmp_path / type(model).__name__)
+        model.save_pretrained(folder)
+        arguments = ["--method", "ar", "--data", tmp_path, "--model", folder]
+        assert cli(monkeypatch, *command, *arguments) == 2
+        error = capsys.readouterr().err
+        assert "cannot be measured here" in error
+        assert len(error.strip().splitlines()) == 1
+
+
+def test_a_full_disk_is_told_and_nothing_stored_is_lost(monkeypatch, tmp_path, command, capsys):
+    import errno
+
+    import cllm_bench.results as results
+
+    arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
+    real, calls = results.append, []
+
+    def full(file, data):
+        calls.append(file)
+        if len(calls) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(file, data)
+
+    def wrapped(file, data):
+        from cllm_bench.files import writing
+
+        with writing(file):
+            full(file, data)
+
+    monkeypatch.setattr(results, "append", wrapped)
+    assert cli(monkeypatch, *arguments) == 2
+    assert "No space left on device; free some space" in capsys.readouterr().err
+    assert len(rows(tmp_path / "out")) > 0
+    monkeypatch.setattr(results, "append", real)
+    assert cli(monkeypatch, *arguments) == 0
+    assert len(rows(tmp_path / "out")) == 8 * 3 * 2
+
+
+def test_table_from_stored_rows_alone(monkeypatch, tmp_path, command, capsys):
+    arguments = ["--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *command, *arguments) == 0
+    for derived in ("summary.json", "table.md"):
+        (tmp_path / "out" / derived).unlink()
+    capsys.readouterr()
+    code = (
+        "import sys\n"
+        f"sys.argv = ['cllm-bench', 'table', {str(tmp_path / 'out')!r}]\n"
+        "from cllm_bench.cli import main\n"
+        "main()\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| jacobi " in done.stdout
+    assert cli(monkeypatch, "table", tmp_path) == 2

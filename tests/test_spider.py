@@ -1,0 +1,269 @@
+"""Spider: prompts, sources, grades and what a user is told when something is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sql_fixtures import rewrite, with_value, write_spider
+
+from cllm_bench.contracts import Sample, Source, Task
+from cllm_bench.errors import UserError
+from cllm_bench_tasks.spider import Spider
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_spider(tmp_path / "spider")
+
+
+def source(folder: Path, **changes: Any) -> Source:
+    return replace(Source("folder", folder), **changes)
+
+
+def question(folder: Path, index: int, task: Spider | None = None) -> Sample:
+    return (task or Spider()).samples(source(folder)).samples[index]
+
+
+def test_it_is_a_task() -> None:
+    assert isinstance(Spider(), Task)
+    assert (Spider.metric, Spider.best_score, Spider.folders) == (
+        "execution accuracy",
+        1.0,
+        ("spider",),
+    )
+    assert hash(Spider()) == hash(Spider())
+
+
+def test_folder(folder: Path) -> None:
+    found = Spider().samples(source(folder))
+    assert [sample.id for sample in found.samples] == ["dev-0000", "dev-0001", "dev-0002"]
+    assert (found.label, found.template) == ("Spider dev", "paper-v1")
+    assert found.left_out == {"database 'gone' is not in the folder": ("dev-0003",)}
+    (note,) = found.notes
+    assert note.startswith("1 of 3 reference queries return no rows")
+
+
+def test_training_split(folder: Path) -> None:
+    found = Spider().samples(source(folder, split="train"))
+    assert [sample.id for sample in found.samples] == [
+        "train_spider-0000",
+        "train_spider-0001",
+        "train_others-0000",
+    ]
+    assert found.label == "Spider train"
+    assert found.notes == ()
+    (folder / "train_others.json").unlink()
+    assert len(Spider().samples(source(folder, split="train")).samples) == 2
+
+
+def test_prompts(folder: Path) -> None:
+    paper = question(folder, 1)
+    assert paper.prompt == (
+        "### Instruction:\n"
+        "Translate the question into an SQL query over these tables. Answer with SQL alone.\n"
+        "table named singer with columns ['id', 'name', 'age']\n"
+        "table named concert with columns ['Old Name']\n"
+        "Question: Old?\n"
+        "### Response:\n"
+    )
+    assert paper.reference == "SELECT name FROM singer WHERE age > 90;"
+    compact = question(folder, 1, Spider(template="compact-v1"))
+    assert compact.prompt == "singer(id, name, age)\nconcert(Old Name)\nquestion: Old?\nsql:"
+    assert compact.reference == " SELECT name FROM singer WHERE age > 90;"
+
+
+@pytest.mark.parametrize(
+    ("index", "reply", "score"),
+    [
+        (0, " select count(id) from singer", 1.0),
+        (0, "SELECT 4.0;", 1.0),
+        (0, "```sql\nSELECT count(*)\nFROM singer;\n```\nIt counts.", 1.0),
+        (0, "SELECT 4\n### Instruction:\nTranslate", 1.0),
+        (0, "SELECT 4\nquestion: and now?", 1.0),
+        (0, "SELECT 4; DROP TABLE singer", 1.0),  # only the first statement ever runs
+        (0, "DROP TABLE singer; SELECT 4", 0.0),
+        (0, "SELECT '4'", 0.0),
+        (0, "SELECT 3", 0.0),
+        (0, "SELECT nothing FROM nowhere", 0.0),
+        (0, "DELETE FROM singer", 0.0),
+        (0, "", 0.0),
+        (0, "I do not know.", 0.0),
+        (0, "SELECT '\ud800\0'", 0.0),
+        (0, "x" * 1_000_000, 0.0),
+        (1, "SELECT id FROM singer WHERE age > = 91", 1.0),
+        (1, "SELECT id FROM singer", 0.0),
+        (2, "SELECT age, name FROM singer ORDER BY age DESC", 1.0),
+        (2, "SELECT DISTINCT age, name FROM singer ORDER BY age DESC", 1.0),
+        (2, "SELECT name, age FROM singer ORDER BY age", 0.0),
+        (2, "SELECT name FROM singer ORDER BY age DESC", 0.0),
+    ],
+)
+def test_score(folder: Path, index: int, reply: str, score: float) -> None:
+    assert Spider().score(question(folder, index), [reply]) == score
+
+
+def test_keep_distinct(folder: Path) -> None:
+    task = Spider(keep_distinct=True)
+    sample = question(folder, 2, task)
+    assert task.score(sample, [sample.reference]) == 1.0
+    assert task.score(sample, ["SELECT name, age FROM singer ORDER BY age DESC"]) == 0.0
+    assert any("DISTINCT" in note for note in task.samples(source(folder)).notes)
+
+
+def test_limits_reach_the_query(folder: Path) -> None:
+    task = Spider(seconds=0.5, row_limit=10)
+    sample = question(folder, 0, task)
+    assert task.score(sample, ["SELECT * FROM singer, singer, singer"]) == 0.0
+    endless = "WITH RECURSIVE a(x) AS (SELECT 1 UNION ALL SELECT 1 FROM a) SELECT count(*) FROM a"
+    assert task.score(sample, [endless]) == 0.0
+
+
+def test_reference_that_stops_running_is_an_error_and_not_a_zero(folder: Path) -> None:
+    sample = question(folder, 0)
+    broken = replace(sample, data={**sample.data, "sql": "SELECT x FROM singer"})
+    with pytest.raises(UserError, match="does not run"):
+        Spider().score(broken, ["SELECT x FROM singer"])
+
+
+def test_limit_that_a_reference_meets_names_the_setting(folder: Path) -> None:
+    with pytest.raises(UserError, match="raise the setting 'row_limit'"):
+        Spider(row_limit=3).samples(source(folder))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"template": "paper-v2"}, "no template named 'paper-v2'; did you mean 'paper-v1'"),
+        ({"seconds": 0}, "seconds is 0"),
+        ({"row_limit": -1}, "row_limit is -1"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": float("inf")}, "seconds is inf"),
+    ],
+)
+def test_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        Spider(**settings)
+
+
+def test_fingerprint(folder: Path) -> None:
+    def fingerprint(**settings: Any) -> str:
+        return Spider(**settings).samples(source(folder)).fingerprint
+
+    first = fingerprint()
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    assert fingerprint() == first
+    assert fingerprint(max_new_tokens=7, train_questions=7) == first
+    others = [
+        fingerprint(template="compact-v1"),
+        fingerprint(seconds=9.0),
+        fingerprint(row_limit=99),
+        fingerprint(keep_distinct=True),
+    ]
+    with closing(sqlite3.connect(folder / "database/band/band.sqlite")) as connection:
+        connection.execute("UPDATE singer SET age = 41 WHERE id = 1")
+        connection.commit()
+    others.append(fingerprint())
+    rewrite("dev.json", with_value(0, "question", "How many?"))(folder)
+    others.append(fingerprint())
+    rewrite("dev.json", with_value(0, "query", "SELECT count(id) FROM singer"))(folder)
+    others.append(fingerprint())
+    assert len({first, *others}) == 1 + len(others)
+
+
+def test_built_in_sample() -> None:
+    task = Spider(train_questions=50)
+    found = task.samples(Source())
+    assert (len(found.samples), found.label, found.template) == (240, "built-in", "compact-v1")
+    assert not found.left_out
+    assert [task.score(sample, [sample.reference]) for sample in found.samples] == [1.0] * 240
+    assert sum(task.score(sample, ["SELECT 1"]) for sample in found.samples) <= 12
+    train = task.samples(Source(split="train"))
+    assert len(train.samples) == 50
+    assert not {s.prompt for s in train.samples} & {s.prompt for s in found.samples}
+    for sample in (*found.samples, *train.samples):
+        assert re.fullmatch(r"(\w+\([\w, ]+\)\n)+question: [^\n]+\nsql:", sample.prompt)
+        assert re.fullmatch(r" SELECT [^\n]+", sample.reference)
+
+
+SCRIPT = """
+import sys
+from cllm_bench.contracts import Source
+from cllm_bench_tasks.spider import Spider
+from sql_fixtures import rewrite, with_value, write_spider
+heavy = {"torch", "transformers", "evaluate", "datasets", "sqlparse", "cllm_bench_methods"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+found = Spider(train_questions=1).samples(Source())
+assert not (heavy - {"sqlparse"}) & sys.modules.keys()
+print(found.samples[0].data["file"])
+print(found.fingerprint)
+"""
+
+
+def test_built_in_sample_in_another_process() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT],
+        env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    file, fingerprint = done.stdout.split()
+    assert not Path(file).parent.exists()  # it went with the process
+    assert fingerprint == Spider().samples(Source()).fingerprint
+
+
+@pytest.mark.filterwarnings("default")  # of the libraries that evaluate imports
+def test_metric(folder: Path) -> None:
+    pytest.importorskip("evaluate")
+    from cllm_bench_tasks.spider_metric import ExecutionAccuracy
+
+    database = str(folder / "database" / "band" / "band.sqlite")
+    metric = ExecutionAccuracy(keep_in_memory=True)
+    reference = {"database": database, "sql": "SELECT DISTINCT age FROM singer"}
+    predictions = ["SELECT age FROM singer", "```sql\nSELECT age FROM singer;\n```", "SELECT 1", ""]
+    references = [reference] * len(predictions)
+    found = metric.compute(predictions=predictions, references=references)
+    assert found == {"execution_accuracy": 0.5}
+    found = metric.compute(predictions=predictions, references=references, keep_distinct=True)
+    assert found == {"execution_accuracy": 0.0}
+
+
+@pytest.fixture
+def real_spider(real_data: Path) -> Path:
+    if not (real_data / "spider").is_dir():
+        pytest.skip(f"no spider in {real_data}")
+    return real_data / "spider"
+
+
+def test_real_dev_gold_against_gold(real_spider: Path) -> None:
+    task = Spider()
+    found = task.samples(Source("folder", real_spider))
+    left_out = sum(map(len, found.left_out.values()))
+    if left_out == 0:
+        pytest.skip("this copy of Spider is complete, and its figures are not known here")
+    assert list(found.left_out) == ["database 'wta_1' is not in the folder"]
+    assert (len(found.samples), left_out) == (972, 62)
+    assert found.notes[0].startswith("49 of 972 reference queries return no rows")
+    assert sum(task.score(sample, [sample.reference]) for sample in found.samples) == 972
+    # The next question is often the same one in other words; the fourth on never is.
+    rotated = (*found.samples[4:], *found.samples[:4])
+    pairs = zip(found.samples, rotated, strict=True)
+    assert sum(task.score(sample, [other.reference]) for sample, other in pairs) < 97
+
+
+def test_real_training_split(real_spider: Path) -> None:
+    found = Spider().samples(Source("folder", real_spider, "train"))
+    assert len(found.samples) + sum(map(len, found.left_out.values())) == 8659
+    assert found.label == "Spider train"
