@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -69,24 +71,24 @@ def run(
     """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
     from cllm_bench.commands import RunOptions, run_command
 
-    run_command(
-        RunOptions(
-            methods=tuple(method or ()),
-            tasks=tuple(task or ()),
-            model=model,
-            roles=tuple(role or ()),
-            data=tuple(data or ()),
-            limit=limit,
-            repeats=repeats,
-            output=output,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-            attention=attention,
-            threads=threads,
-            plugins=tuple(plugin or ()),
-        )
+    options = RunOptions(
+        methods=tuple(method or ()),
+        tasks=tuple(task or ()),
+        model=model,
+        roles=tuple(role or ()),
+        data=tuple(data or ()),
+        limit=limit,
+        repeats=repeats,
+        output=output,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        attention=attention,
+        threads=threads,
+        plugins=tuple(plugin or ()),
     )
+    with _interruptible():
+        run_command(options)
 
 
 @app.command()
@@ -135,19 +137,19 @@ def train(
     """Train a checkpoint by a recipe; repeat the command to go on after an interruption."""
     from cllm_bench.commands import TrainOptions, train_command
 
-    train_command(
-        TrainOptions(
-            recipe=recipe,
-            tasks=tuple(task or ()),
-            model=model,
-            roles=tuple(role or ()),
-            data=tuple(data or ()),
-            output=output,
-            device=device,
-            threads=threads,
-            plugins=tuple(plugin or ()),
-        )
+    options = TrainOptions(
+        recipe=recipe,
+        tasks=tuple(task or ()),
+        model=model,
+        roles=tuple(role or ()),
+        data=tuple(data or ()),
+        output=output,
+        device=device,
+        threads=threads,
+        plugins=tuple(plugin or ()),
     )
+    with _interruptible():
+        train_command(options)
 
 
 @app.command()
@@ -167,6 +169,15 @@ def _options(
         raise typer.Exit
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; what is stored stays: repeat the command to go on", err=True)
+        raise typer.Exit(130) from None
+
+
 def main() -> None:
     """Run the command line; every user error is one line and exit code 2."""
     try:
@@ -174,9 +185,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped; what is stored stays: repeat the command to go on", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

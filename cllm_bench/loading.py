@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from pathlib import Path
 
 import torch
@@ -15,11 +14,16 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from cllm_bench.errors import UserError
 from cllm_bench.family import Checkpoint
+from cllm_bench.fusion import fuse_norms
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
+
+# The harness says what it loads; transformers' own bar would write into its display.
+disable_progress_bar()
 
 
 def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
@@ -41,6 +45,7 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise _cannot_load("model", checkpoint, error) from None
     model = model.to(runtime.device).eval()
+    fuse_norms(model)
     refuse_behaviour(model, checkpoint.location)
     return model
 
@@ -51,7 +56,6 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     Raises:
         UserError: There is none.
     """
-    logging.getLogger("transformers.tokenization_utils_base").setLevel(logging.ERROR)
     try:
         return AutoTokenizer.from_pretrained(checkpoint.location, revision=checkpoint.revision)
     except (OSError, ValueError) as error:

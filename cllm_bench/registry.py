@@ -40,9 +40,15 @@ class Entry:
 class Door:
     """All entries of one kind: `method`, `task` or `recipe`."""
 
-    def __init__(self, kind: str, sources: Mapping[str, tuple[str, Callable[[], Any]]]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        sources: Mapping[str, tuple[str, Callable[[], Any]]],
+        broken: Sequence[Entry] = (),
+    ) -> None:
         self.kind = kind
         self._sources = sources
+        self._broken = broken
         self._loaded: dict[str, Entry] = {}
 
     def names(self) -> list[str]:
@@ -66,6 +72,9 @@ class Door:
             UserError: There is none, or it is broken.
         """
         if name not in self._sources:
+            if self._broken:
+                reasons = "; ".join(f"{each.origin}: {each.error}" for each in self._broken)
+                raise UserError(f"no {self.kind} named '{name}', and a plugin is broken: {reasons}")
             raise UserError(
                 f"no {self.kind} named '{name}'; {did_you_mean(name, self._sources)} "
                 "(`cllm-bench list` shows all)"
@@ -112,9 +121,9 @@ class Registry:
                         "has already: rename the class"
                     )
                 found[kind][name] = (origin, load)
-        self.methods = Door("method", found["method"])
-        self.tasks = Door("task", found["task"])
-        self.recipes = Door("recipe", found["recipe"])
+        self.methods = Door("method", found["method"], self.broken)
+        self.tasks = Door("task", found["task"], self.broken)
+        self.recipes = Door("recipe", found["recipe"], self.broken)
 
     def baseline(self) -> tuple[str, type[Any]]:
         """Return name and class of the method that declares itself the baseline.

@@ -56,6 +56,7 @@ class Runner:
     def __init__(self, plan: RunPlan, output: Path, listen: Listener) -> None:
         self._plan = plan
         self._listen = listen
+        listen("loading the weights", 0, 1)
         self._clock = device_clock(plan.family.runtime.device)
         self._decoders: dict[str, Decoder] = {
             cell.label: cell.method.bind(plan.family) for cell in plan.cells

@@ -107,6 +107,27 @@ def test_killed_in_the_middle_and_repeated(monkeypatch, tmp_path, command):
     assert len(rows(killed)) == len(rows(whole)) == 8 * 6 * 2
 
 
+def test_ctrl_c_stops_in_one_line_and_keeps_what_is_stored(monkeypatch, tmp_path, command, capsys):
+    import cllm_bench.runner as runner
+
+    arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
+    real, calls = runner.generate, []
+
+    def interrupted(*given, **options):
+        calls.append(given)
+        if len(calls) > 40:
+            raise KeyboardInterrupt
+        return real(*given, **options)
+
+    monkeypatch.setattr(runner, "generate", interrupted)
+    assert cli(monkeypatch, *arguments) == 130
+    assert "stopped; what is stored stays" in capsys.readouterr().err
+    assert 0 < len(rows(tmp_path / "out")) < 8 * 3 * 2
+    monkeypatch.setattr(runner, "generate", real)
+    assert cli(monkeypatch, *arguments) == 0
+    assert len(rows(tmp_path / "out")) == 8 * 3 * 2
+
+
 def test_a_damaged_last_line_is_told_and_measured_again(monkeypatch, tmp_path, command, capsys):
     arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
     assert cli(monkeypatch, *arguments) == 0
@@ -150,7 +171,7 @@ def test_a_failing_sample_is_a_row_and_exit_code_1(monkeypatch, tmp_path, comman
         "    def bind(self, family):\n"
         "        session = family.session(self.checkpoint)\n"
         "        def decode(prompt_ids, sampling):\n"
-        "            if len(prompt_ids) > 6:\n"
+        "            if len(prompt_ids) > 3:\n"
         "                raise RuntimeError('too long\\nfor me')\n"
         "            token = session.prefill(prompt_ids).logits.argmax(-1)\n"
         "            while True:\n"

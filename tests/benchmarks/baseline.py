@@ -16,6 +16,7 @@ import statistics
 import time
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Sampling, Source
@@ -71,7 +72,13 @@ def library_loop(model, prompt, clock):
     return clock.seconds() - start, tuple(output[0, len(prompt) :].tolist())
 
 
-def compare(model, prompts, repeats, clock):
+def untouched(location, model):
+    """The same weights as the library itself loads and runs them."""
+    plain = AutoModelForCausalLM.from_pretrained(location, dtype=model.dtype)
+    return plain.to(model.device).eval()
+
+
+def compare(model, plain, prompts, repeats, clock):
     """Return, for each prompt, median seconds of the library's loop over the shared loop's."""
     decoder = AutoregressiveDecoder(Session(model))
     times: dict[str, list[list[float]]] = {"ar": [], "generate": []}
@@ -83,7 +90,7 @@ def compare(model, prompts, repeats, clock):
                     found = shared_loop(decoder, prompt, clock)
                     ours.append(found.prefill_seconds + found.decode_seconds)
                 else:
-                    seconds, tokens = library_loop(model, prompt, clock)
+                    seconds, tokens = library_loop(plain, prompt, clock)
                     theirs.append(seconds)
             if model.dtype == torch.float32:
                 assert found.token_ids == tokens
@@ -123,8 +130,9 @@ def main():
         for sample in samples
     ]
     gc.disable()
-    compare(model, prompts[:3], 2, clock)  # warm-up
-    times = compare(model, prompts, options.repeats, clock)
+    plain = untouched(family.checkpoint("target").location, model)
+    compare(model, plain, prompts[:3], 2, clock)  # warm-up
+    times = compare(model, plain, prompts, options.repeats, clock)
     ratios = [b / a for a, b in zip(times["ar"], times["generate"], strict=True)]
     interval = geometric_interval(ratios, seed=0)
     settings = Jacobi()
