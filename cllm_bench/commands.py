@@ -12,7 +12,7 @@ from typing import Literal, cast
 import typer
 from rich.console import Console
 
-from cllm_bench.contracts import Recipe, Sampling, TrainingJob
+from cllm_bench.contracts import Recipe, Sampling, Task, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import RunPlan, plan_cells, plan_task
@@ -74,11 +74,13 @@ def run_command(options: RunOptions) -> None:
     with LiveProgress(console) as progress:
         runner = Runner(plan, output, progress)
         for warning in runner.folder.warnings:
-            console.print(f"note: {warning}", style="yellow")
+            console.print(f"note: {warning}", style="yellow", soft_wrap=True)
         with runner.folder:
             summaries = runner.run()
     rich_table([(runner.folder.manifest, summaries)])
-    console.print(f"stored in {output} (table.md, summary.json, samples.jsonl, manifest.json)")
+    console.print(
+        f"stored in {output} (table.md, summary.json, samples.jsonl, manifest.json)", soft_wrap=True
+    )
     failed = sum(summary["failed"] for summary in summaries)
     if failed:
         console.print(f"{failed} samples failed: see the rows with finish=failed", style="red")
@@ -102,36 +104,30 @@ def train_command(options: TrainOptions) -> None:
     from cllm_bench.training import run_recipe
 
     console = Console(stderr=True)
-    tasks = _selections(options.tasks, "--task", registry.tasks.names())
-    names = [task.name for task in tasks]
-    sources = task_sources(registry, names, options.data, built_in=family.bundled, split="train")
+    tasks = _tasks(registry, options.tasks)
+    sources = task_sources(
+        registry, list(tasks), options.data, built_in=family.bundled, split="train"
+    )
     with LiveProgress(console) as progress:
-        job = TrainingJob(
-            family,
-            {
-                task.name: (
-                    build(registry.tasks.get(task.name), "task", task),
-                    sources[task.name],
-                )
-                for task in tasks
-            },
-            options.output,
-            progress,
+        progress("reading the questions", 0, 1)
+        material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
+        job = TrainingJob(family, material, options.output, progress)
+        left = run_recipe(
+            selection.name, recipe, job, lambda text: console.print(text, soft_wrap=True)
         )
-        left = run_recipe(selection.name, recipe, job, lambda text: console.print(text))
-    console.print(f"left in {left}; use it with --model {left}")
+    console.print(f"left in {left}; use it with --model {left}", soft_wrap=True)
 
 
 def _plan(options: RunOptions) -> RunPlan:
     registry = Registry(options.plugins)
-    if options.repeats < 1:
-        raise UserError(f"--repeats must be at least 1, not {options.repeats}")
+    _at_least_one(options.repeats, "--repeats")
+    _at_least_one(options.limit, "--limit")
     methods = [
         parse_selection(text)
         for text in _required(options.methods, "--method", registry.methods.names())
     ]
-    tasks = _selections(options.tasks, "--task", registry.tasks.names())
     cells = plan_cells(registry, methods)
+    tasks = _tasks(registry, options.tasks)
     if options.attention not in ("sdpa", "eager"):
         raise UserError(f"--attention {options.attention} is not one of sdpa, eager")
     attention = cast(Literal["sdpa", "eager"], options.attention)
@@ -139,10 +135,10 @@ def _plan(options: RunOptions) -> RunPlan:
     family = _family(options.model, options.roles, runtime)
     for cell in cells:
         family.checkpoint(cell.checkpoint)
-    sources = task_sources(
-        registry, [task.name for task in tasks], options.data, built_in=family.bundled
+    sources = task_sources(registry, list(tasks), options.data, built_in=family.bundled)
+    plans = tuple(
+        plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
     )
-    plans = tuple(plan_task(registry, task, sources[task.name], options.limit) for task in tasks)
     return RunPlan(family, cells, plans, options.repeats, options.seed, Sampling())
 
 
@@ -152,8 +148,20 @@ def _family(model: str, roles: Sequence[str], runtime: Runtime) -> ModelFamily:
     return find_family(model, roles=checkpoints, runtime=runtime.resolve())
 
 
-def _selections(texts: Sequence[str], option: str, known: Sequence[str]) -> list[Selection]:
-    return [parse_selection(text) for text in split_selections(_required(texts, option, known))]
+def _tasks(registry: Registry, texts: Sequence[str]) -> dict[str, Task]:
+    """Build the tasks asked for, by name."""
+    found: dict[str, Task] = {}
+    for text in split_selections(_required(texts, "--task", registry.tasks.names())):
+        selection = parse_selection(text)
+        if selection.name in found:
+            raise UserError(f"task '{selection.name}' is asked for twice; make it two runs")
+        found[selection.name] = build(registry.tasks.get(selection.name), "task", selection)
+    return found
+
+
+def _at_least_one(value: int | None, option: str) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{option} must be at least 1, not {value}")
 
 
 def _required(texts: Sequence[str], option: str, known: Sequence[str]) -> Sequence[str]:

@@ -191,13 +191,13 @@ class TrainingJob:
 
     Attributes:
         family: The family whose role is built.
-        tasks: The tasks to learn, with the source of their training questions.
+        tasks: The tasks to learn, with their training questions.
         output: The family directory that the recipe leaves.
         listen: Told what runs, how much is done, and of how much.
     """
 
     family: ModelFamily
-    tasks: Mapping[str, tuple[Task, Source]]
+    tasks: Mapping[str, tuple[Task, SampleSet]]
     output: Path
     listen: Callable[[str, int, int], None]
 
@@ -218,5 +218,11 @@ class Recipe(Protocol):
         ...
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
-        """Return the stages in order; the last leaves the checkpoint at `job.output / role`."""
+        """Return the stages in order; the last leaves the checkpoint at `job.output / role`.
+
+        Nothing is written yet when this is called.
+
+        Raises:
+            UserError: The job does not fit the recipe.
+        """
         ...

@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from cllm_bench.errors import UserError
 from cllm_bench.family import Checkpoint
@@ -22,8 +22,10 @@ from cllm_bench.fusion import fuse_norms
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
 
-# The harness says what it loads; transformers' own bar would write into its display.
+# The harness says what it loads, and refuses what is not whole; transformers' own bars and
+# warnings would write into its display.
 disable_progress_bar()
+set_verbosity_error()
 
 
 def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
@@ -36,14 +38,18 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(**where)
         refuse_config(config, checkpoint.location)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             **where,
             config=config,
             dtype=getattr(torch, runtime.dtype),
             attn_implementation=runtime.attention,
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise _cannot_load("model", checkpoint, error) from None
+    if report["missing_keys"]:
+        names = ", ".join(sorted(report["missing_keys"])[:3])
+        raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
     model = model.to(runtime.device).eval()
     fuse_norms(model)
     refuse_behaviour(model, checkpoint.location)
@@ -106,6 +112,8 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
     Raises:
         UserError: The model fails, or its answers differ beyond rounding.
     """
+    if getattr(model, "_is_stateful", False):
+        raise UserError(f"'{name}' cannot be measured here: its recurrent state cannot roll back")
     size = model.config.get_text_config().vocab_size
     ids = [(7919 * i + 11) % size for i in range(6)]
     try:
@@ -133,7 +141,10 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Return what identifies the weights: a SHA-256 over a folder's files, or the Hub's commit."""
     if not checkpoint.local:
-        config = AutoConfig.from_pretrained(checkpoint.location, revision=checkpoint.revision)
+        try:
+            config = AutoConfig.from_pretrained(checkpoint.location, revision=checkpoint.revision)
+        except (OSError, ValueError) as error:
+            raise _cannot_load("configuration", checkpoint, error) from None
         return f"hub:{getattr(config, '_commit_hash', None) or 'unknown commit'}"
     total = hashlib.sha256()
     for file in sorted(Path(checkpoint.location).iterdir()):

@@ -59,7 +59,7 @@ class Optimiser:
     """Fits a model; stopped and called again on the same folder, it ends with the same weights.
 
     Args:
-        model: Trained in place.
+        model: Trained in place, on the device where it is.
         settings: How.
         folder: Gets `log.jsonl` and, while it runs, `checkpoint.pt`.
         listen: Told what runs, steps done and steps in all.
@@ -72,7 +72,8 @@ class Optimiser:
         self._settings = settings
         self._folder = folder
         self._listen = listen
-        self._accelerator = Accelerator(mixed_precision=settings.precision, cpu=not _cuda())
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        self._accelerator = Accelerator(mixed_precision=settings.precision, cpu=on_cpu)
         optimiser = torch.optim.AdamW(
             _groups(model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98)
         )
@@ -181,7 +182,3 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-
-
-def _cuda() -> bool:
-    return torch.cuda.is_available()

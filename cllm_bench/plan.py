@@ -207,18 +207,13 @@ def plan_cells(registry: Registry, selections: Sequence[Selection]) -> tuple[Cel
     return tuple(cells.values())
 
 
-def plan_task(
-    registry: Registry, selection: Selection, source: Source, limit: int | None
-) -> TaskPlan:
+def plan_task(name: str, task: Task, source: Source, limit: int | None) -> TaskPlan:
     """Load a task's questions.
 
     Raises:
-        UserError: An unknown task, settings that do not fit, a source that is not there or empty.
+        UserError: The source is not there, or has no questions.
     """
-    task: Task = build(registry.tasks.get(selection.name), "task", selection)
     found = task.samples(source)
     if not found.samples:
-        raise UserError(f"task '{selection.name}' ({found.label}) has no questions that run here")
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit must be at least 1, not {limit}")
-    return TaskPlan(label(selection.name, task), task, found, found.samples[:limit])
+        raise UserError(f"task '{name}' ({found.label}) has no questions that run here")
+    return TaskPlan(label(name, task), task, found, found.samples[:limit])

@@ -143,11 +143,11 @@ class ResultFolder:
             self.write_text(MANIFEST, json.dumps(own, indent=2) + "\n")
             return
         self.manifest = _load_manifest(self.path)
-        difference = _difference(
+        changed = difference(
             self.manifest.get("configuration"), own.get("configuration"), "configuration"
         )
-        if difference:
-            raise UserError(f"'{self.path}' holds a run with {difference}; pick another --output")
+        if changed:
+            raise UserError(f"'{self.path}' holds a run with {changed}; pick another --output")
         self._load(repair=True)
         self.attempt = self._next_attempt()
         append(self.path / ATTEMPTS, (json.dumps(own) + "\n").encode())
@@ -245,15 +245,21 @@ def _load_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _difference(old: Any, new: Any, name: str) -> str | None:
-    """Describe the first value in which two JSON documents differ; None where there is none."""
+def difference(old: Any, new: Any, name: str) -> str | None:
+    """Describe the first value in which two JSON documents differ; None where there is none.
+
+    Args:
+        old: What is stored.
+        new: What is asked for now.
+        name: Of the whole document, with which the value's own name begins.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = list(new) + [key for key in old if key not in new]
-        found = (_difference(old.get(k), new.get(k), f"{name}.{k}") for k in keys)
+        found = (difference(old.get(k), new.get(k), f"{name}.{k}") for k in keys)
         return next((text for text in found if text), None)
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        found = (_difference(a, b, f"{name}[{i}]") for i, (a, b) in pairs)
+        found = (difference(a, b, f"{name}[{i}]") for i, (a, b) in pairs)
         return next((text for text in found if text), None)
     if old == new:
         return None

@@ -13,6 +13,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.family import FILE, ModelFamily, read_family
 from cllm_bench.files import write_atomically
 from cllm_bench.manifest import environment
+from cllm_bench.results import difference
 from cllm_bench.settings import as_dict
 
 Announce = Callable[[str], None]
@@ -31,8 +32,9 @@ def run_recipe(name: str, recipe: Recipe, job: TrainingJob, announce: Announce) 
         UserError: The folder holds a training with other settings, or something else.
     """
     work = job.output / "training" / recipe.role
+    stages = recipe.stages(job)
     _claim(work, name, recipe, job)
-    for stage in recipe.stages(job):
+    for stage in stages:
         folder = work / stage.name
         mark = work / f"{stage.name}.done"
         if mark.exists():
@@ -57,8 +59,13 @@ def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob) -> None:
             role: fingerprint(checkpoint) for role, checkpoint in _inputs(recipe, job).items()
         },
         "tasks": {
-            label: {"settings": as_dict(task), "source": f"{source.kind}:{source.path or ''}"}
-            for label, (task, source) in job.tasks.items()
+            label: {
+                "settings": as_dict(task),
+                "source": found.label,
+                "questions": len(found.samples),
+                "data": found.fingerprint,
+            }
+            for label, (task, found) in job.tasks.items()
         },
     }
     file = work / "manifest.json"
@@ -72,13 +79,9 @@ def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob) -> None:
         write_atomically(file, json.dumps(manifest, indent=2) + "\n")
         return
     stored = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-    wanted = json.loads(json.dumps(configuration))
-    for key in wanted:
-        if stored.get(key) != wanted[key]:
-            raise UserError(
-                f"'{job.output}' holds a training with another {key}: {_brief(stored.get(key))} "
-                f"there, {_brief(wanted[key])} now; pick another --output"
-            )
+    other = difference(stored, json.loads(json.dumps(configuration)), "training")
+    if other is not None:
+        raise UserError(f"'{job.output}' holds another training: {other}; pick another --output")
 
 
 def _inputs(recipe: Recipe, job: TrainingJob) -> Mapping[str, Any]:
@@ -87,11 +90,6 @@ def _inputs(recipe: Recipe, job: TrainingJob) -> Mapping[str, Any]:
 
 def _foreign(output: Path) -> bool:
     return output.is_dir() and any(output.iterdir()) and not (output / "training").is_dir()
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 120 else text[:117] + "…"
 
 
 def write_family(output: Path, family: ModelFamily, recipe: Recipe) -> None:

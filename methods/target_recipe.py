@@ -75,7 +75,13 @@ class TargetRecipe:
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return tokenizer, fit, export."""
-        training = _Training(self, job)
+        questions = [sample for _, found in job.tasks.values() for sample in found.samples]
+        if len(questions) <= HELD_OUT:
+            raise UserError(
+                f"{len(questions)} training questions are too few: {HELD_OUT} are held out"
+            )
+        random.Random(self.seed).shuffle(questions)
+        training = _Training(self, job, tuple(questions))
         return (
             Stage("tokenizer", training.tokenizer),
             Stage("fit", training.fit),
@@ -83,38 +89,24 @@ class TargetRecipe:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Training:
+    """The recipe at work on one job."""
+
     recipe: TargetRecipe
     job: TrainingJob
-    _questions: tuple[Sample, ...] | None = None
+    questions: tuple[Sample, ...]  # of all tasks, in a seeded order
 
     @property
     def _work(self) -> Path:
         return self.job.output / "training" / self.recipe.role
-
-    def questions(self) -> tuple[Sample, ...]:
-        """Return the training questions of all tasks, in a seeded order."""
-        if self._questions is None:
-            found = [
-                sample
-                for task, source in self.job.tasks.values()
-                for sample in task.samples(source).samples
-            ]
-            if len(found) <= HELD_OUT:
-                raise UserError(
-                    f"{len(found)} training questions are too few: more than {HELD_OUT}"
-                )
-            random.Random(self.recipe.seed).shuffle(found)
-            self._questions = tuple(found)
-        return self._questions
 
     def tokenizer(self, folder: Path) -> None:
         """Leave the tokenizer: a new one, or the checkpoint's."""
         if self.recipe.init == "checkpoint":
             self.job.family.tokenizer.save_pretrained(folder)
             return
-        texts = [sample.prompt + sample.reference for sample in self.questions()]
+        texts = [sample.prompt + sample.reference for sample in self.questions]
         train_tokenizer(texts, self.recipe.vocabulary).save_pretrained(folder)
 
     def fit(self, folder: Path) -> None:
@@ -130,7 +122,7 @@ class _Training:
             precision=recipe.precision,
             seed=recipe.seed,
         )
-        examples = encode(self.questions(), tokenizer)
+        examples = encode(self.questions, tokenizer)
         held_out, training = examples[:HELD_OUT], examples[HELD_OUT:]
         optimiser = Optimiser(self._model(tokenizer), settings, folder, self.job.listen)
         data = Answers(training, recipe.tokens, recipe.seed)
@@ -171,7 +163,7 @@ class _Training:
         set_seed(self.recipe.seed)
         if self.recipe.init == "checkpoint":
             return self.job.family.model(self.recipe.role).train()
-        return new_model(self.recipe, tokenizer)
+        return new_model(self.recipe, tokenizer).to(self.job.family.runtime.device)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:

@@ -31,15 +31,11 @@ def tiny_config(kind: str, **changes):
     if kind == "qwen2":
         return transformers.Qwen2Config(**common, **rope, num_key_value_heads=2)
     if kind == "qwen3":
-        return transformers.Qwen3Config(
-            **common, **rope, num_key_value_heads=2, head_dim=8
-        )
+        return transformers.Qwen3Config(**common, **rope, num_key_value_heads=2, head_dim=8)
     if kind == "gpt-neox":
         return transformers.GPTNeoXConfig(**common, **rope)
     if kind == "gpt2":
-        return transformers.GPT2Config(
-            **common, n_embd=32, n_layer=2, n_head=4, n_positions=512
-        )
+        return transformers.GPT2Config(**common, n_embd=32, n_layer=2, n_head=4, n_positions=512)
     raise ValueError(kind)
 
 

@@ -32,7 +32,7 @@ def test_a_family_folder(folder):
 def test_a_checkpoint_folder_is_a_family_of_one(folder):
     family = find_family(str(folder / "target"), runtime=CPU)
     assert list(family.roles) == ["target"]
-    with pytest.raises(UserError, match="has no 'cllm' checkpoint .it has: target.; train one"):
+    with pytest.raises(UserError, match=r"has no 'cllm' checkpoint .it has: target.; train one"):
         family.checkpoint("cllm")
 
 
@@ -96,7 +96,7 @@ def test_sliding_windows_recurrent_states_and_encoders_are_refused():
     from transformers import Gemma3TextConfig, MistralConfig, T5Config
 
     window = MistralConfig(sliding_window=16)
-    with pytest.raises(UserError, match="'x' cannot be measured here: .*sliding"):
+    with pytest.raises(UserError, match=r"'x' cannot be measured here: .*sliding"):
         refuse_config(window, "x")
     refuse_config(MistralConfig(sliding_window=None), "x")
     with pytest.raises(UserError, match="layers of kind sliding_attention"):
@@ -112,13 +112,27 @@ def test_a_model_that_answers_otherwise_after_a_rollback_is_refused():
     mamba = MambaForCausalLM(
         MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4)
     )
-    with pytest.raises(UserError, match="'x' cannot be measured here: "):
+    with pytest.raises(UserError, match="its recurrent state cannot roll back"):
         refuse_behaviour(mamba.eval(), "x")
     forgetful = tiny_model("llama")
     forward = forgetful.forward
-    forgetful.forward = lambda **inputs: forward(**inputs | {"past_key_values": None})
+    forgetful.forward = lambda **inputs: forward(
+        **inputs | {"past_key_values": None, "attention_mask": None}
+    )
     with pytest.raises(UserError, match="rolled back, its cache gives other logits"):
         refuse_behaviour(forgetful, "x")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
+    """transformers would fill them with random numbers and go on."""
+    from safetensors.torch import load_file, save_file
+
+    folder = write_checkpoint(tmp_path / "one")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks weights: model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_model(Checkpoint(str(folder)), CPU)
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path):

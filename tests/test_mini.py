@@ -69,4 +69,4 @@ def test_its_log_and_settings_lie_beside_the_weights():
     config = json.loads((folder / "training_config.json").read_text())["configuration"]
     assert log[-1]["step"] == config["settings"]["steps"]
     assert config["recipe"] == "target"
-    assert config["tasks"]["spider"]["source"] == "built-in:"
+    assert config["tasks"]["spider"]["source"] == "built-in"

@@ -65,7 +65,7 @@ def test_a_plugin_that_fails_to_import_breaks_only_itself(tmp_path, source, reas
     assert [entry.name for entry in registry.broken] == ["bad"]
     assert reason in registry.broken[0].error
     assert "two_at_once" in registry.methods.names()
-    with pytest.raises(UserError, match="no method named 'bad', and a plugin is broken: .*bad.py"):
+    with pytest.raises(UserError, match=r"no method named 'bad', and a plugin is broken: .*bad.py"):
         registry.methods.get("bad")
 
 
