@@ -12,6 +12,7 @@ import typer
 
 from cllm_bench import __version__
 from cllm_bench.errors import UserError
+from cllm_bench.family import DEFAULT
 
 app = typer.Typer(
     name="cllm-bench",
@@ -28,7 +29,8 @@ Plugins = Annotated[
     typer.Option("--plugin", help="A Python file, or a folder of them, with methods or tasks."),
 ]
 Tasks = Annotated[
-    list[str] | None, typer.Option("--task", help="NAME[:key=value,…], a comma list; repeatable.")
+    list[str] | None,
+    typer.Option("--task", help="NAME[:key=value,…], or a comma list of them; repeatable."),
 ]
 Data = Annotated[
     list[str] | None,
@@ -46,14 +48,14 @@ Threads = Annotated[int, typer.Option(help="CPU threads; 0 is one for each core.
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
 
 
-@app.command()
+@app.command(short_help="Measure methods on tasks.")
 def run(
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="NAME[:key=value,…]; repeat for more rows in the table."),
+        typer.Option("--method", help="NAME[:key=value,…]; repeat it for more rows in the table."),
     ] = None,
     task: Tasks = None,
-    model: Model = "mini",
+    model: Model = DEFAULT,
     role: Role = None,
     data: Data = None,
     limit: Limit = None,
@@ -91,7 +93,7 @@ def run(
         run_command(options)
 
 
-@app.command()
+@app.command(short_help="Make tables from stored rows alone.")
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `run` left.")],
     output: Annotated[Path | None, typer.Option(help="Write the Markdown here too.")] = None,
@@ -114,7 +116,7 @@ def table(
     sys.stdout.write(text)
 
 
-@app.command("list")
+@app.command("list", short_help="Show what there is, and what is broken.")
 def list_command(plugin: Plugins = None) -> None:
     """Show methods, tasks, recipes and bundled families; broken plugins with their reason."""
     from cllm_bench.listing import show
@@ -122,12 +124,12 @@ def list_command(plugin: Plugins = None) -> None:
     show(tuple(plugin or ()))
 
 
-@app.command()
+@app.command(short_help="Train a checkpoint by a recipe.")
 def train(
     recipe: Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")],
     output: Annotated[Path, typer.Option(help="The family directory to leave.")],
     task: Tasks = None,
-    model: Model = "mini",
+    model: Model = DEFAULT,
     role: Role = None,
     data: Data = None,
     device: Device = "auto",
@@ -152,7 +154,7 @@ def train(
         train_command(options)
 
 
-@app.command()
+@app.command(short_help="Grade each task's reference answers.")
 def validate(task: Tasks = None, data: Data = None, plugin: Plugins = None) -> None:
     """Feed each task its own reference answers: whatever is below 100% is the grader's fault."""
     from cllm_bench.validate import validate_command

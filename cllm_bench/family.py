@@ -19,6 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cllm_bench.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    hub_checkpoint,
+    looks_like_hub_id,
+)
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.runtime import Runtime
 
@@ -30,19 +36,6 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "models"
 DEFAULT = "mini"
 FILE = "family.toml"
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Where the weights of a role are: a folder, or an id on the Hub with an optional revision."""
-
-    location: str
-    revision: str | None = None
-
-    @property
-    def local(self) -> bool:
-        """Whether it is a folder on this machine."""
-        return Path(self.location).is_dir()
 
 
 @dataclass(frozen=True)
@@ -147,7 +140,7 @@ def find_family(
     family = _resolve(name)
     checkpoints = dict(family.roles)
     for role, location in (roles or {}).items():
-        checkpoints[role] = _checkpoint(location, Path.cwd(), f"--role {role}={location}")
+        checkpoints[role] = find_checkpoint(location, Path.cwd(), f"--role {role}={location}")
     return replace(family, roles=checkpoints, runtime=runtime or Runtime())
 
 
@@ -166,9 +159,8 @@ def _resolve(name: str) -> ModelFamily:
         return ModelFamily(path.resolve().name, {"target": Checkpoint(str(path.resolve()))})
     if path.exists():
         raise UserError(f"'{name}' has neither {FILE} nor config.json: it is not a model")
-    if _looks_like_hub_id(name):
-        location, revision = _split_revision(name)
-        return ModelFamily(name, {"target": Checkpoint(location, revision)})
+    if looks_like_hub_id(name):
+        return ModelFamily(name, {"target": hub_checkpoint(name)})
     raise UserError(
         f"no model '{name}': neither a bundled family ({did_you_mean(name, bundled_families())}) "
         "nor a folder, and a Hub id has the form OWNER/NAME"
@@ -189,26 +181,8 @@ def read_family(file: Path) -> ModelFamily:
     if not isinstance(roles, dict) or not all(isinstance(value, str) for value in roles.values()):
         raise UserError(f"{file}: [roles] must give each role a path or a Hub id")
     checkpoints = {
-        role: _checkpoint(location, file.parent, f"{file}: role '{role}'")
+        role: find_checkpoint(location, file.parent, f"{file}: role '{role}'")
         for role, location in roles.items()
     }
     name = str(table.get("name", file.parent.resolve().name))
     return ModelFamily(name, checkpoints, recipes=table.get("recipes", {}))
-
-
-def _checkpoint(location: str, root: Path, context: str) -> Checkpoint:
-    folder = root / Path(location).expanduser()
-    if folder.is_dir():
-        return Checkpoint(str(folder.resolve()))
-    if not _looks_like_hub_id(location):
-        raise UserError(f"{context}: no folder '{folder}'; a Hub id has the form OWNER/NAME")
-    return Checkpoint(*_split_revision(location))
-
-
-def _looks_like_hub_id(text: str) -> bool:
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not text.endswith("/")
-
-
-def _split_revision(text: str) -> tuple[str, str | None]:
-    location, _, revision = text.partition("@")
-    return location, revision or None

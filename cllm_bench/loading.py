@@ -16,8 +16,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from cllm_bench.checkpoint import Checkpoint
 from cllm_bench.errors import UserError
-from cllm_bench.family import Checkpoint
 from cllm_bench.fusion import fuse_norms
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session

@@ -152,7 +152,7 @@ class _Training:
         write_atomically(target / "training_config.json", json.dumps(kept, indent=2) + "\n")
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
-        from cllm_bench.family import Checkpoint
+        from cllm_bench.checkpoint import Checkpoint
         from cllm_bench.loading import load_tokenizer
 
         return load_tokenizer(Checkpoint(str(self._work / "tokenizer")))

@@ -63,6 +63,10 @@ class Template(NamedTuple):
     lead: str
 
 
+SHARED_DATABASES = (
+    "the built-in questions are generated; training questions are others, but over the same "
+    "databases: this is not Spider's cross-database setting"
+)
 TEMPLATES = {"compact-v1": Template(compact_prompt, " "), "paper-v1": Template(paper_prompt, "")}
 
 
@@ -75,6 +79,7 @@ class _Material(NamedTuple):
     tables: Mapping[str, tuple[TableText, ...]]
     databases: Mapping[str, Path]
     content_hash: Callable[[Path], str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ class Spider:
             template=name,
             fingerprint=_fingerprint(samples, material, self._grading),
             left_out={reason: tuple(ids) for reason, ids in left_out.items()},
-            notes=notes,
+            notes=material.notes + notes,
         )
 
     def score(self, sample: Sample, replies: Sequence[str]) -> float:
@@ -222,7 +227,13 @@ def _built_in(split: Split, train_questions: int) -> _Material:
         for name in sorted({question.database for question in questions})
     }
     return _Material(
-        "built-in", "compact-v1", questions, tables, _built_in_databases(), _hash_of_content
+        label="built-in",
+        template="compact-v1",
+        questions=questions,
+        tables=tables,
+        databases=_built_in_databases(),
+        content_hash=_hash_of_content,
+        notes=(SHARED_DATABASES,),
     )
 
 

@@ -17,6 +17,7 @@ PACKAGES = {
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pandas", "scipy"}
 # Modules that the light commands load: no heavy package at import time.
 LIGHT = [
+    "checkpoint",
     "cli",
     "commands",
     "contracts",
