@@ -29,7 +29,7 @@ __all__ = [
     "schema",
 ]
 
-TEST_QUESTIONS = 240
+TEST_QUESTIONS = 200
 
 
 @dataclass(frozen=True, slots=True)

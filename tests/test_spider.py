@@ -183,9 +183,9 @@ def test_fingerprint(folder: Path) -> None:
 def test_built_in_sample() -> None:
     task = Spider(train_questions=50)
     found = task.samples(Source())
-    assert (len(found.samples), found.label, found.template) == (240, "built-in", "compact-v1")
+    assert (len(found.samples), found.label, found.template) == (200, "built-in", "compact-v1")
     assert not found.left_out
-    assert [task.score(sample, [sample.reference]) for sample in found.samples] == [1.0] * 240
+    assert [task.score(sample, [sample.reference]) for sample in found.samples] == [1.0] * 200
     assert sum(task.score(sample, ["SELECT 1"]) for sample in found.samples) <= 12
     train = task.samples(Source(split="train"))
     assert len(train.samples) == 50
