@@ -44,7 +44,9 @@ Role = Annotated[
     typer.Option("--role", help="ROLE=PATH_OR_HUB_ID: a checkpoint for a role; repeatable."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int, typer.Option(help="CPU threads; 0 is one for each core.")]
+Threads = Annotated[
+    int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")
+]
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
 
 

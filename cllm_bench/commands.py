@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cllm_bench.contracts import Recipe, Sampling, Task, TrainingJob
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily, find_family
+from cllm_bench.family import find_family
 from cllm_bench.plan import RunPlan, plan_cells, plan_task
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
@@ -94,9 +94,11 @@ def train_command(options: TrainOptions) -> None:
         UserError: Something asked for does not exist or does not fit.
     """
     registry = Registry(options.plugins)
+    checkpoints = parse_pairs(options.roles, "--role")
+    find_family(options.model, roles=checkpoints)
     # Weights in training stay in float32 whatever the device: the recipe sets the arithmetic.
-    runtime = Runtime(options.device, "float32", threads=options.threads)
-    family = _family(options.model, options.roles, runtime)
+    runtime = Runtime(options.device, "float32", threads=options.threads).resolve()
+    family = find_family(options.model, roles=checkpoints, runtime=runtime)
     selection = parse_selection(options.recipe)
     cls = registry.recipes.get(selection.name)
     own = {key: str(value) for key, value in family.recipes.get(selection.name, {}).items()}
@@ -131,8 +133,11 @@ def _plan(options: RunOptions) -> RunPlan:
     if options.attention not in ("sdpa", "eager"):
         raise UserError(f"--attention {options.attention} is not one of sdpa, eager")
     attention = cast(Literal["sdpa", "eager"], options.attention)
-    runtime = Runtime(options.device, options.dtype, attention, threads=options.threads)
-    family = _family(options.model, options.roles, runtime)
+    checkpoints = parse_pairs(options.roles, "--role")
+    # Before torch is loaded, so that a wrong name is told at once.
+    threads = options.threads or find_family(options.model, roles=checkpoints).threads
+    runtime = Runtime(options.device, options.dtype, attention, threads=threads).resolve()
+    family = find_family(options.model, roles=checkpoints, runtime=runtime)
     for cell in cells:
         family.checkpoint(cell.checkpoint)
     sources = task_sources(registry, list(tasks), options.data, built_in=family.bundled)
@@ -140,12 +145,6 @@ def _plan(options: RunOptions) -> RunPlan:
         plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
     )
     return RunPlan(family, cells, plans, options.repeats, options.seed, Sampling())
-
-
-def _family(model: str, roles: Sequence[str], runtime: Runtime) -> ModelFamily:
-    checkpoints = parse_pairs(roles, "--role")
-    find_family(model, roles=checkpoints)  # before torch is loaded: a wrong name is told at once
-    return find_family(model, roles=checkpoints, runtime=runtime.resolve())
 
 
 def _tasks(registry: Registry, texts: Sequence[str]) -> dict[str, Task]:

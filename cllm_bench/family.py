@@ -6,6 +6,8 @@ A family is a folder with a `family.toml`:
     [roles]
     target = "target"                 # a folder beside the file, in Hugging Face's layout,
     cllm = "someone/some-model"       # or an id on the Hub, with @REVISION if wanted
+    [run]                             # optional
+    threads = 1                       # CPU threads that suit it, where the user names none
     [recipes.target]                  # optional: settings of a recipe for this family
     layers = 8
 """
@@ -47,6 +49,7 @@ class ModelFamily:
         roles: Role to checkpoint.
         runtime: Resolved before any weights are loaded.
         recipes: Settings of training recipes, by recipe, that belong to this family.
+        threads: CPU threads that suit the family; 0 is one for each core.
         bundled: Whether it ships in the package.
     """
 
@@ -54,6 +57,7 @@ class ModelFamily:
     roles: Mapping[str, Checkpoint]
     runtime: Runtime = field(default_factory=Runtime)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    threads: int = 0
     bundled: bool = False
 
     def checkpoint(self, role: str) -> Checkpoint:
@@ -185,4 +189,7 @@ def read_family(file: Path) -> ModelFamily:
         for role, location in roles.items()
     }
     name = str(table.get("name", file.parent.resolve().name))
-    return ModelFamily(name, checkpoints, recipes=table.get("recipes", {}))
+    threads = table.get("run", {}).get("threads", 0)
+    if not isinstance(threads, int) or threads < 0:
+        raise UserError(f"{file}: threads = {threads!r} under [run] is not a number of threads")
+    return ModelFamily(name, checkpoints, recipes=table.get("recipes", {}), threads=threads)

@@ -61,6 +61,7 @@ def test_the_bundled_families_are_complete():
         ("name =", "Invalid value"),
         ("[roles]\ntarget = 3", "must give each role a path or a Hub id"),
         ('[roles]\ntarget = "nowhere"', "no folder"),
+        ("[run]\nthreads = -1", "threads = -1 under .run. is not a number of threads"),
     ],
 )
 def test_a_malformed_family_file(tmp_path, text, message):

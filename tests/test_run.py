@@ -22,7 +22,7 @@ def tiny(tmp_path_factory):
 @pytest.fixture
 def command(tiny):
     family, plugin = tiny
-    return ["run", "--model", family, "--plugin", plugin, "--task", "counting", "--device", "cpu"]
+    return ["run", "--model", family, "--plugin", plugin, "--task", "counting", "--threads", 1]
 
 
 def decided(folder):

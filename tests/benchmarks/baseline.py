@@ -121,7 +121,8 @@ def main():
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
 
-    runtime = Runtime(options.device, threads=options.threads).resolve()
+    threads = options.threads or find_family(options.model).threads
+    runtime = Runtime(options.device, threads=threads).resolve()
     family = find_family(options.model, runtime=runtime)
     model, clock = family.model("target"), device_clock(runtime.device)
     samples = Spider().samples(Source()).samples[: options.prompts]
