@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Exactness = Literal["exact", "distribution", "lossy"]
 Split = Literal["train", "test"]
+Listen = Callable[[str, int, int], None]  # what runs, how much is done, of how much
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +194,13 @@ class TrainingJob:
         family: The family whose role is built.
         tasks: The tasks to learn, with their training questions.
         output: The family directory that the recipe leaves.
-        listen: Told what runs, how much is done, and of how much.
+        listen: Told how it goes.
     """
 
     family: ModelFamily
     tasks: Mapping[str, tuple[Task, SampleSet]]
     output: Path
-    listen: Callable[[str, int, int], None]
+    listen: Listen
 
 
 @runtime_checkable

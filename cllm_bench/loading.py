@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -138,6 +139,7 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
         )
 
 
+@functools.cache  # hashing gigabytes takes a while
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Return what identifies the weights: a SHA-256 over a folder's files, or the Hub's commit."""
     if not checkpoint.local:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 import platform
 import subprocess
@@ -71,6 +73,20 @@ def git_state(folder: Path) -> Mapping[str, Any] | None:
     # Only tracked files count: results that a run leaves behind do not change what it ran.
     status = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "changed_files": len((status or "").splitlines())}
+
+
+def code_place(cls: type) -> Path:
+    """Return where the code of a class is: its package's folder, or a plugin's file."""
+    file = Path(inspect.getfile(cls))
+    return file.parent if (file.parent / "__init__.py").exists() else file
+
+
+def code_hash(place: Path) -> str:
+    """Return a SHA-256 over a Python file, or over those in a folder."""
+    total = hashlib.sha256()
+    for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+        total.update(f"{file.name}\0".encode() + file.read_bytes())
+    return total.hexdigest()
 
 
 def _cpu_name() -> str:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
+from cllm_bench.contracts import Listen
 from cllm_bench.files import append
 
 CHECKPOINT = "checkpoint.pt"
@@ -52,7 +53,6 @@ class OptimiserSettings:
 Batches = Callable[[int], Any]  # number of a batch -> batch; the same whenever it is asked for
 Loss = Callable[[nn.Module, Any], Tensor]  # mean over the batch
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
-Listen = Callable[[str, int, int], None]
 
 
 class Optimiser:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from cllm_bench.contracts import Method, Sample, SampleSet, Sampling, Source, Task
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
-from cllm_bench.manifest import environment, machine, versions
+from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
 from cllm_bench.registry import Registry
 from cllm_bench.results import row_key
 from cllm_bench.settings import Selection, as_dict, build, label
@@ -134,7 +134,16 @@ class RunPlan:
             "runtime": dataclasses.asdict(self.family.runtime),
             "machine": machine_identity(self.family.runtime.device),
             "versions": versions(),
+            "code": self._code(),
         }
+
+    def _code(self) -> dict[str, str]:
+        """Return hashes of what runs: edited code never goes on with the rows of the old."""
+        classes: list[type] = [RunPlan]
+        classes += [type(cell.method) for cell in self.cells]
+        classes += [type(plan.task) for plan in self.tasks]
+        places = {code_place(cls) for cls in classes}
+        return {place.name: code_hash(place) for place in sorted(places)}
 
     def manifest(self) -> dict[str, Any]:
         """Return the whole manifest."""

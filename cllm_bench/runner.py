@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench.clock import device_clock
-from cllm_bench.contracts import Decoder, Sample
+from cllm_bench.contracts import Decoder, Listen, Sample
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
@@ -27,8 +27,6 @@ WARM_UP_RUNS = 3  # to a median
 WARM_UP_MEDIANS = 8  # at most
 WARM_UP_AGREEMENT = 0.1  # relative
 WARM_UP_TOKENS = 32
-
-Listener = Callable[[str, int, int], None]  # what runs, rounds done, rounds in all
 
 
 class _Answer(NamedTuple):
@@ -53,7 +51,7 @@ class Runner:
         UserError: A method does not fit the family, or the folder is not this run's.
     """
 
-    def __init__(self, plan: RunPlan, output: Path, listen: Listener) -> None:
+    def __init__(self, plan: RunPlan, output: Path, listen: Listen) -> None:
         self._plan = plan
         self._listen = listen
         listen("loading the weights", 0, 1)
@@ -140,6 +138,7 @@ class Runner:
                 stop_ids=self._plan.family.stop_ids,
                 clock=self._clock,
             )
+            counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
             return _Answer(cell, None, str(error), {}, None)
         except Exception as error:  # a plugin may raise anything: that is a result, not a crash
@@ -147,7 +146,6 @@ class Runner:
             return _Answer(cell, None, text, {}, None)
         finally:
             gc.enable()
-        counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         return _Answer(cell, generation, None, counters, read_peak())
 
     def _round(self, round_: Round, missing: list[Cell]) -> list[Row]:

@@ -14,7 +14,7 @@ class TwoAtOnce:
     exactness: ClassVar[str] = "lossy"
     checkpoint: str = "target"
     def bind(self, family):
-        raise NotImplementedError
+        raise RuntimeError
 
 @dataclass(frozen=True)
 class _Hidden(TwoAtOnce):

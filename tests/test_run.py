@@ -281,6 +281,16 @@ def test_an_output_of_another_configuration(monkeypatch, tmp_path, command, caps
     assert (tmp_path / "out" / "samples.jsonl").read_bytes() == before
 
 
+def test_an_edited_plugin_does_not_go_on_with_old_rows(monkeypatch, tmp_path, tiny, capsys):
+    plugin = write_task(tmp_path)
+    arguments = ["run", "--model", tiny[0], "--plugin", plugin, "--task", "counting"]
+    arguments += ["--data", tmp_path, "--method", "ar", "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *arguments) == 0
+    plugin.write_text(plugin.read_text() + "# other\n")
+    assert cli(monkeypatch, *arguments) == 2
+    assert "configuration.code" in capsys.readouterr().err
+
+
 def test_a_model_that_cannot_roll_back(monkeypatch, tmp_path, command, capsys):
     from transformers import MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
