@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from cllm_bench.checkpoint import Checkpoint
 from cllm_bench.errors import UserError
-from cllm_bench.fusion import fuse_norms
+from cllm_bench.lean import make_lean
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
 
@@ -30,10 +30,21 @@ set_verbosity_error()
 
 
 def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
-    """Load a causal model for inference.
+    """Load a causal model for inference, and make its pass lean.
 
     Raises:
         UserError: There is no such checkpoint, or its cache cannot roll back.
+    """
+    model = make_lean(load_weights(checkpoint, runtime).eval())
+    refuse_behaviour(model, checkpoint.location)
+    return model
+
+
+def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+    """Load a causal model as transformers has it, to be trained.
+
+    Raises:
+        UserError: There is no such checkpoint, it is not whole, or its cache cannot roll back.
     """
     where = {"pretrained_model_name_or_path": checkpoint.location, "revision": checkpoint.revision}
     try:
@@ -51,10 +62,7 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
-    model = model.to(runtime.device).eval()
-    fuse_norms(model)
-    refuse_behaviour(model, checkpoint.location)
-    return model
+    return model.to(runtime.device)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:

@@ -160,10 +160,13 @@ class _Training:
     def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from transformers import set_seed
 
+        from cllm_bench.loading import load_weights
+
         set_seed(self.recipe.seed)
+        family = self.job.family
         if self.recipe.init == "checkpoint":
-            return self.job.family.model(self.recipe.role).train()
-        return new_model(self.recipe, tokenizer).to(self.job.family.runtime.device)
+            return load_weights(family.checkpoint(self.recipe.role), family.runtime)
+        return new_model(self.recipe, tokenizer).to(family.runtime.device)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:

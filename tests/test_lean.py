@@ -3,7 +3,7 @@ import torch
 from conftest import KINDS, tiny_model
 from torch import nn
 
-from cllm_bench.fusion import fuse_norms
+from cllm_bench.lean import fuse_norms, make_lean, shorten_lookups
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -12,6 +12,7 @@ def test_logits_stay_the_same_to_the_last_bit(kind, prompts):
     with torch.inference_mode():
         before = [model(prompt[None]).logits for prompt in prompts]
         swapped = fuse_norms(model)
+        make_lean(model)
         after = [model(prompt[None]).logits for prompt in prompts]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert bool(swapped) is (kind not in ("gpt2", "gpt-neox"))  # those have layer norms
@@ -40,3 +41,33 @@ def test_a_norm_that_computes_something_else_stays():
     model = nn.Sequential(ScaledRMSNorm())
     assert fuse_norms(model) == 0
     assert isinstance(model[0], ScaledRMSNorm)
+
+
+def test_lookups_are_short_and_assignments_still_hold():
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    linear, norm = model
+    shorten_lookups(model)
+    assert linear.__dict__["weight"] is linear.weight
+    assert norm.__dict__["running_mean"] is norm.running_mean
+    assert model.__dict__["0"] is linear
+    linear.weight = nn.Parameter(torch.zeros(3, 2))
+    linear.bias = None
+    norm.running_mean = torch.ones(3)
+    assert not linear(torch.ones(1, 2)).any()
+    assert float(norm.running_mean.sum()) == 3.0
+    assert dict(model.named_parameters())["0.weight"] is linear.weight
+
+
+def test_weights_loaded_for_training_are_left_alone(tmp_path):
+    from families import write_checkpoint
+
+    from cllm_bench.checkpoint import Checkpoint
+    from cllm_bench.loading import load_model, load_weights
+    from cllm_bench.runtime import Runtime
+
+    where = Checkpoint(str(write_checkpoint(tmp_path / "one")))
+    runtime = Runtime("cpu", "float32", threads=1)
+    plain, lean = load_weights(where, runtime), load_model(where, runtime)
+    assert type(plain.model.norm).__name__ == "LlamaRMSNorm"
+    assert isinstance(lean.model.norm, nn.RMSNorm)
+    assert "weight" not in plain.model.norm.__dict__
