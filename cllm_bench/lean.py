@@ -21,14 +21,15 @@ def make_lean(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def shorten_lookups(model: nn.Module) -> None:
-    """Let modules find their parameters, buffers and children as ordinary attributes.
+    """Let modules find their parameters and children as ordinary attributes.
 
     `nn.Module` keeps them in dictionaries of its own, which Python asks only after it has looked
-    everywhere else: some hundred times a pass. An assignment to such an attribute goes through
-    `nn.Module` as before, which drops the entry made here.
+    everywhere else: some hundred times a pass. Assigning another parameter or module drops the
+    entry made here; assigning to a buffer would not, and some rotary embeddings do that as the
+    context grows, so buffers stay where they are.
     """
     for module in model.modules():
-        for parts in (module._parameters, module._buffers, module._modules):
+        for parts in (module._parameters, module._modules):
             for name, part in parts.items():
                 if part is not None:
                     module.__dict__[name] = part
