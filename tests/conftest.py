@@ -87,3 +87,19 @@ def real_data():
     if not path.is_dir():
         pytest.skip("no real data sets here: set CLLM_BENCH_DATA to their folder")
     return path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A family of two checkpoints, and a plugin with a task, on disk."""
+    from families import write_family, write_task
+
+    folder = tmp_path_factory.mktemp("tiny")
+    return write_family(folder), write_task(folder)
+
+
+@pytest.fixture
+def command(tiny):
+    """The beginning of a run of the tiny task on the tiny family."""
+    family, plugin = tiny
+    return ["run", "--model", family, "--plugin", plugin, "--task", "counting", "--threads", 1]
