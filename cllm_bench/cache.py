@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -115,12 +114,3 @@ class PreallocatedCache(Cache):
         """Bring scattered pending rows together, in every layer."""
         for layer in self._rows:
             layer.gather(rows)
-
-    def nbytes(self) -> int:
-        """Return the bytes of all buffers."""
-        return sum(
-            buffer.nbytes
-            for layer in self._rows
-            for buffer in (layer.keys, layer.values)
-            if isinstance(buffer, torch.Tensor)
-        )

@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cllm_bench.runtime import cores
+
 PACKAGES = ("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
 
 
@@ -44,7 +46,7 @@ def machine(device: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "platform": platform.platform(),
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "device": device,
     }
     if device.startswith("cuda"):

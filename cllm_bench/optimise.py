@@ -21,6 +21,7 @@ from cllm_bench.files import append
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
+LOG_EVERY = 20  # steps
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,10 @@ class Optimiser:
         while self._step < settings.steps:
             figures = self._one_step(batches, loss)
             self._step += 1
-            if evaluate is not None and (self._step % every == 0 or self._step == settings.steps):
+            due = self._step % every == 0 or self._step == settings.steps
+            if due and evaluate is not None:
                 figures |= self._evaluated(evaluate)
-            if self._step % 20 == 0 or len(figures) > 3:
+            if due or self._step % LOG_EVERY == 0:
                 self._log(figures)
             self._listen(f"loss {figures['loss']:.4f}", self._step, settings.steps)
             if time.monotonic() - saved >= settings.save_every:

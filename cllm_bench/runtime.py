@@ -50,9 +50,16 @@ class Runtime:
             dtype = "float32" if device == "cpu" else "bfloat16"
         if self.threads < 0:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
-        threads = self.threads or len(os.sched_getaffinity(0))
+        threads = self.threads or cores()
         torch.set_num_threads(threads)
         return replace(self, device=device, dtype=dtype, threads=threads)
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process cannot be told to use fewer
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _check_device(device: str) -> None:

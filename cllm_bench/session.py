@@ -7,6 +7,7 @@ Shape letters, used throughout the project:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -41,12 +42,18 @@ class Session:
     def __init__(self, model: PreTrainedModel, capacity: int = INITIAL_CAPACITY) -> None:
         self._model = model
         self.device = model.device
-        self._room = getattr(model.config, "max_position_embeddings", None)
+        self._positions_known = getattr(model.config, "max_position_embeddings", None)
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
         self._masks = _ChainMasks(model.device, model.dtype)
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
         self._pending = 0
+
+    @property
+    def room(self) -> int:
+        """New tokens for which the model still has positions; a pass may not have more rows."""
+        known = self._positions_known
+        return sys.maxsize if known is None else known - self.length
 
     @torch.inference_mode()
     def prefill(
@@ -143,10 +150,10 @@ class Session:
         return self._masks.chain(rows, self.length)
 
     def _reserve(self, tokens: int) -> None:
-        if self._room is not None and tokens > self._room:
+        if tokens - self.length > self.room:
             raise UserError(
-                f"the sequence reaches {tokens} tokens and the model has room for {self._room}: "
-                "shorten the prompt or lower max_new_tokens"
+                f"the sequence reaches {tokens} tokens and the model has room for "
+                f"{self._positions_known}: shorten the prompt or lower max_new_tokens"
             )
         self._cache.reserve(tokens)
         if self._positions.shape[1] < self._cache.capacity:

@@ -85,6 +85,8 @@ class JacobiDecoder:
         block = [first, *guesses.draw(size - 1)]
         start = 0
         while True:
+            # A guess past the model's last position cannot be tried, and need not be.
+            del block[max(1, session.room) :]
             predicted = session.forward(block).logits.argmax(-1).tolist()
             matches = _matches(block, predicted)
             session.keep(matches + 1)

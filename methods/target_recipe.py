@@ -143,7 +143,7 @@ class _Training:
         state = torch.load(self._work / "fit" / CHECKPOINT, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         target = self.job.output / self.recipe.role
-        # bfloat16 halves the size; computing in float32 from it changes no score that was measured.
+        # For half the size; a run computes in its own precision whatever the file's.
         model.to(torch.bfloat16).save_pretrained(target)
         tokenizer.save_pretrained(target)
         shutil.copyfile(self._work / "fit" / LOG, target / "training_log.jsonl")

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import VOCABULARY
+from conftest import VOCABULARY, tiny_model
 
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
@@ -98,6 +98,20 @@ def test_limit_inside_a_block(model, prompts, expected, refill, limit):
         found = decode(decoder, prompt, limit=limit)
         assert found.token_ids == tokens[:limit]
         assert found.finish == "length"
+
+
+@pytest.mark.parametrize("refill", ["block", "sliding"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_window_does_not_reach_past_the_last_position(prompts, kind, refill):
+    """The limit uses every position that the model has, and a block would need more."""
+    length = {"gpt2": "n_positions"}.get(kind, "max_position_embeddings")
+    small = tiny_model(kind, **{length: 32})
+    prompt = prompts[8]
+    limit = 32 - len(prompt) + 1  # the last token is never fed
+    plain = decode(AutoregressiveDecoder(Session(small)), prompt, limit=limit)
+    found = decode(jacobi(small, 16, refill, "last"), prompt, limit=limit)
+    assert found.token_ids == plain.token_ids == expected_tokens(small, prompt, limit)
+    assert len(found.token_ids) == limit
 
 
 def test_the_same_seed_gives_the_same_passes(llama, prompts):

@@ -13,6 +13,7 @@ class Scripted:
     """A session whose model counts: a token's successor is the token plus one."""
 
     device = torch.device("cpu")
+    room = 1000
 
     def __init__(self):
         self.rows = []

@@ -133,4 +133,3 @@ def test_the_cache_grows_by_doubling_and_keeps_its_contents():
     assert cache.capacity == 16
     keys, _ = cache.update(torch.tensor([[[[9.0]]]]), torch.tensor([[[[9.0]]]]), 0)
     assert keys.flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 9.0]
-    assert cache.nbytes() == 2 * 16 * 4

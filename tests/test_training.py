@@ -82,7 +82,6 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(monkeypatch, tmp_path
     assert train(monkeypatch, recipe, whole) == 0
     code = (
         "import cllm_bench.optimise as o\n"
-        "o.OptimiserSettings.__dataclass_fields__['save_every'].default\n"
         "real = o.OptimiserSettings.__init__\n"
         "def often(self, *a, **k):\n    real(self, *a, **k | {'save_every': 0.2})\n"
         "o.OptimiserSettings.__init__ = often\n"

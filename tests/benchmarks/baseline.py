@@ -79,9 +79,9 @@ def untouched(location, model):
 
 
 def compare(model, plain, prompts, repeats, clock):
-    """Return, for each prompt, median seconds of the library's loop over the shared loop's."""
+    """Return, for each loop, the median seconds of every prompt."""
     decoder = AutoregressiveDecoder(Session(model))
-    times: dict[str, list[list[float]]] = {"ar": [], "generate": []}
+    times: dict[str, list[float]] = {"ar": [], "generate": []}
     for prompt in prompts:
         ours, theirs = [], []
         for repeat in range(repeats):
