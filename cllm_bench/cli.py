@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from cllm_bench import __version__
-from cllm_bench.errors import UserError
+from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.family import DEFAULT
+from cllm_bench.processes import is_main, rank
 
 app = typer.Typer(
     name="cllm-bench",
@@ -48,6 +49,8 @@ Threads = Annotated[
     int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")
 ]
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
+Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
+RecipeText = Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")]
 
 
 @app.command(short_help="Measure methods on tasks.")
@@ -61,7 +64,7 @@ def run(
     role: Role = None,
     data: Data = None,
     limit: Limit = None,
-    repeats: Annotated[int, typer.Option(help="Times each question is asked.")] = 3,
+    repeats: Repeats = 3,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: one in ./results.")
     ] = None,
@@ -111,6 +114,8 @@ def table(
         folder = ResultFolder.read(path)
         for warning in folder.warnings:
             typer.echo(f"note: {warning}", err=True)
+        if "ablation" in folder.manifest.get("configuration", {}):
+            raise UserError(f"'{path}' holds an ablation; its run is in '{path / 'run'}'")
         runs.append((folder.manifest, summarise(folder.manifest, folder.rows)))
     text = markdown(runs)
     if output is not None:
@@ -128,7 +133,7 @@ def list_command(plugin: Plugins = None) -> None:
 
 @app.command(short_help="Train a checkpoint by a recipe.")
 def train(
-    recipe: Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")],
+    recipe: RecipeText,
     output: Annotated[Path, typer.Option(help="The family directory to leave.")],
     task: Tasks = None,
     model: Model = DEFAULT,
@@ -154,6 +159,65 @@ def train(
     )
     with _interruptible():
         train_command(options)
+
+
+@app.command(short_help="Train variants of a recipe and compare them.")
+def ablate(
+    recipe: RecipeText,
+    output: Annotated[Path, typer.Option(help="Folder of trainings, run and table.")],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            help="KEY=VALUE|VALUE: values of a setting, each a variant; a value may carry others, "
+            "as in KEY=VALUE+OTHER=VALUE; repeatable.",
+        ),
+    ] = None,
+    grid: Annotated[
+        bool,
+        typer.Option("--grid", help="Every combination of the values, not one --vary at a time."),
+    ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(help="NAME[:key=value,…] that decodes; default: named as the recipe's role."),
+    ] = None,
+    task: Tasks = None,
+    model: Model = DEFAULT,
+    role: Role = None,
+    data: Data = None,
+    limit: Limit = None,
+    repeats: Repeats = 3,
+    device: Device = "auto",
+    threads: Threads = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Train variants of a recipe, measure all in one run, and tabulate what each change did.
+
+    The base is trained too. A setting that recipe and method share, such as a block size, follows
+    the recipe where it is varied or set, unless --method gives it. Repeat the command to go on
+    after an interruption.
+    """
+    from cllm_bench.ablation import ablate_command
+    from cllm_bench.ablation_plan import AblateOptions
+
+    options = AblateOptions(
+        recipe=recipe,
+        vary=tuple(vary or ()),
+        grid=grid,
+        method=method,
+        tasks=tuple(task or ()),
+        model=model,
+        roles=tuple(role or ()),
+        data=tuple(data or ()),
+        limit=limit,
+        repeats=repeats,
+        output=output,
+        device=device,
+        threads=threads,
+        plugins=tuple(plugin or ()),
+    )
+    with _interruptible():
+        ablate_command(options)
 
 
 @app.command(short_help="Grade each task's reference answers.")
@@ -183,11 +247,16 @@ def _interruptible() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the command line; every user error is one line and exit code 2."""
+    """Run the command line; a user error is one line and exit code 2, a collapse code 1."""
     try:
         app()
+    except TrainingCollapsed as error:
+        if is_main():  # every process of a launch ends so
+            typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        where = "" if is_main() else f"process {rank()}: "
+        typer.echo(f"{where}error: {error}", err=True)
         sys.exit(2)
 
 

@@ -1,21 +1,23 @@
-"""What `run` and `train` do, once the command line has been read."""
+"""What `run` and `train` do, once the command line has been read; `ablation.py` shares parts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import typer
 from rich.console import Console
 
 from cllm_bench.contracts import Recipe, Sampling, Task, TrainingJob
 from cllm_bench.errors import UserError
-from cllm_bench.family import find_family
-from cllm_bench.plan import RunPlan, plan_cells, plan_task
+from cllm_bench.family import ModelFamily, find_family
+from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
+from cllm_bench.processes import is_main
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
 from cllm_bench.runtime import Runtime
@@ -94,19 +96,13 @@ def train_command(options: TrainOptions) -> None:
         UserError: Something asked for does not exist or does not fit.
     """
     registry = Registry(options.plugins)
-    checkpoints = parse_pairs(options.roles, "--role")
-    find_family(options.model, roles=checkpoints)
-    # Weights in training stay in float32 whatever the device: the recipe sets the arithmetic.
-    runtime = Runtime(options.device, "float32", threads=options.threads).resolve()
-    family = find_family(options.model, roles=checkpoints, runtime=runtime)
-    selection = parse_selection(options.recipe)
-    cls = registry.recipes.get(selection.name)
-    own = {key: str(value) for key, value in family.recipes.get(selection.name, {}).items()}
-    recipe: Recipe = build(cls, "recipe", Selection(selection.name, {**own, **selection.settings}))
+    family = family_to_train(options.model, options.roles, options.device, options.threads)
+    asked = ask_recipe(registry, family, options.recipe)
+    recipe: Recipe = build(asked.cls, "recipe", Selection(asked.name, asked.settings))
     from cllm_bench.training import run_recipe
 
-    console = Console(stderr=True)
-    tasks = _tasks(registry, options.tasks)
+    console = Console(stderr=True, quiet=not is_main())
+    tasks = build_tasks(registry, options.tasks)
     sources = task_sources(
         registry, list(tasks), options.data, built_in=family.bundled, split="train"
     )
@@ -114,22 +110,53 @@ def train_command(options: TrainOptions) -> None:
         progress("reading the questions", 0, 1)
         material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
         job = TrainingJob(family, material, options.output, progress)
-        left = run_recipe(
-            selection.name, recipe, job, lambda text: console.print(text, soft_wrap=True)
-        )
+        left = run_recipe(asked.name, recipe, job, lambda text: console.print(text, soft_wrap=True))
     console.print(f"left in {left}; use it with --model {left}", soft_wrap=True)
+
+
+class AskedRecipe(NamedTuple):
+    """A recipe as a command asks for it."""
+
+    name: str
+    cls: type[Any]
+    settings: Mapping[str, str]  # as text: the family's own, and over them what the user gave
+
+
+def ask_recipe(registry: Registry, family: ModelFamily, text: str) -> AskedRecipe:
+    """Look up `RECIPE[:key=value,…]`, with the settings that the family has for it.
+
+    Raises:
+        UserError: There is no such recipe, or the text is malformed.
+    """
+    selection = parse_selection(text)
+    cls = registry.recipes.get(selection.name)
+    own = {key: str(value) for key, value in family.recipes.get(selection.name, {}).items()}
+    return AskedRecipe(selection.name, cls, {**own, **selection.settings})
+
+
+def family_to_train(model: str, roles: Sequence[str], device: str, threads: int) -> ModelFamily:
+    """Find a family whose weights a recipe may start from.
+
+    Raises:
+        UserError: There is no such model, checkpoint or device.
+    """
+    checkpoints = parse_pairs(roles, "--role")
+    find_family(model, roles=checkpoints)  # before torch is loaded: a wrong name is told at once
+    # Weights in training stay in float32 whatever the device: the recipe sets the arithmetic.
+    runtime = Runtime(device, "float32", threads=threads).resolve()
+    return find_family(model, roles=checkpoints, runtime=runtime)
 
 
 def _plan(options: RunOptions) -> RunPlan:
     registry = Registry(options.plugins)
-    _at_least_one(options.repeats, "--repeats")
-    _at_least_one(options.limit, "--limit")
+    at_least_one(options.repeats, "--repeats")
+    at_least_one(options.limit, "--limit")
     methods = [
         parse_selection(text)
-        for text in _required(options.methods, "--method", registry.methods.names())
+        for text in required(options.methods, "--method", registry.methods.names())
     ]
     cells = plan_cells(registry, methods)
-    tasks = _tasks(registry, options.tasks)
+    tasks = build_tasks(registry, options.tasks)
     if options.attention not in ("sdpa", "eager"):
         raise UserError(f"--attention {options.attention} is not one of sdpa, eager")
     attention = cast(Literal["sdpa", "eager"], options.attention)
@@ -138,8 +165,7 @@ def _plan(options: RunOptions) -> RunPlan:
     threads = options.threads or find_family(options.model, roles=checkpoints).threads
     runtime = Runtime(options.device, options.dtype, attention, threads=threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
-    for cell in cells:
-        family.checkpoint(cell.checkpoint)
+    _check_roles(registry, family, cells, options)
     sources = task_sources(registry, list(tasks), options.data, built_in=family.bundled)
     plans = tuple(
         plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
@@ -147,10 +173,38 @@ def _plan(options: RunOptions) -> RunPlan:
     return RunPlan(family, cells, plans, options.repeats, options.seed, Sampling())
 
 
-def _tasks(registry: Registry, texts: Sequence[str]) -> dict[str, Task]:
-    """Build the tasks asked for, by name."""
+def _check_roles(
+    registry: Registry, family: ModelFamily, cells: Sequence[Cell], options: RunOptions
+) -> None:
+    """Refuse a method whose checkpoint the family lacks, and say how to train it if a recipe can.
+
+    Raises:
+        UserError: A role is missing.
+    """
+    for role in dict.fromkeys(cell.checkpoint for cell in cells):
+        try:
+            family.checkpoint(role)
+        except UserError:
+            entries = registry.recipes.entries()
+            recipes = [entry.name for entry in entries if getattr(entry.cls, "role", None) == role]
+            if not recipes:
+                raise
+            asked = ["--model", options.model, "--task", ",".join(options.tasks)]
+            raise UserError(
+                f"family '{family.name}' has no '{role}' checkpoint; train one: "
+                f"`cllm-bench train {recipes[0]} {shlex.join(asked)} --output DIR`, "
+                f"or name one with --role {role}=PATH_OR_HUB_ID"
+            ) from None
+
+
+def build_tasks(registry: Registry, texts: Sequence[str]) -> dict[str, Task]:
+    """Build the tasks asked for, by name.
+
+    Raises:
+        UserError: None is asked for, one twice, or one that does not exist or fit.
+    """
     found: dict[str, Task] = {}
-    for text in split_selections(_required(texts, "--task", registry.tasks.names())):
+    for text in split_selections(required(texts, "--task", registry.tasks.names())):
         selection = parse_selection(text)
         if selection.name in found:
             raise UserError(f"task '{selection.name}' is asked for twice; make it two runs")
@@ -158,12 +212,22 @@ def _tasks(registry: Registry, texts: Sequence[str]) -> dict[str, Task]:
     return found
 
 
-def _at_least_one(value: int | None, option: str) -> None:
+def at_least_one(value: int | None, option: str) -> None:
+    """Refuse a number below 1.
+
+    Raises:
+        UserError: It is.
+    """
     if value is not None and value < 1:
         raise UserError(f"{option} must be at least 1, not {value}")
 
 
-def _required(texts: Sequence[str], option: str, known: Sequence[str]) -> Sequence[str]:
+def required(texts: Sequence[str], option: str, known: Sequence[str]) -> Sequence[str]:
+    """Return what a repeatable option gave.
+
+    Raises:
+        UserError: Nothing.
+    """
     if not texts:
         raise UserError(f"{option} is missing; known: {', '.join(known)}")
     return texts

@@ -179,11 +179,15 @@ class Stage:
     Attributes:
         name: Shown in progress and used as the name of the stage's own folder.
         run: Does the work; its argument is that folder. Called again after an interruption, it
-            goes on from what it finds there; never called again once it has returned.
+            goes on from what it finds there; never called again once it has returned. Where
+            several processes were launched, it is called in all of them: see `processes`.
+        key: Hash of everything that decides what the stage leaves; two trainings with equal keys
+            leave the same, so one may take the other's.
     """
 
     name: str
     run: Callable[[Path], None]
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake in what the user asked for: one line, the value and the remedy. Exit code 2."""
+
+
+class TrainingCollapsed(Exception):  # noqa: N818 - it is an outcome, not a fault
+    """A training that was stopped because it went wrong: one line with the figure. Exit code 1."""
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

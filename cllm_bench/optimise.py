@@ -1,186 +1,327 @@
-"""The optimiser loop that recipes share, on Accelerate: seeded, logged, resumable."""
+"""The optimiser loop that recipes share, on Accelerate: seeded, logged, resumable, guarded."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NoReturn, cast
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from cllm_bench.contracts import Listen
-from cllm_bench.files import append
+from cllm_bench.errors import TrainingCollapsed, UserError
+from cllm_bench.lora import add_adapters
+from cllm_bench.objective import (
+    Batches,
+    Evaluate,
+    Guard,
+    Loss,
+    LossSum,
+    OptimiserSettings,
+    schedule,
+)
+from cllm_bench.placement import new_accelerator, place, split_parameters, twin_of
+from cllm_bench.processes import is_main, join, on_main, rank, world_size
+from cllm_bench.training_state import (
+    CHECKPOINT,
+    GOOD,
+    LOG,
+    collapse,
+    drop_later,
+    log_line,
+    model_state,
+    optimiser_state,
+    read_state,
+    refuse_collapsed,
+    restore,
+    trained_state,
+    write_state,
+)
 
-CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
+__all__ = [
+    "CHECKPOINT",
+    "GOOD",
+    "LOG",
+    "Batches",
+    "Evaluate",
+    "Guard",
+    "Loss",
+    "LossSum",
+    "Optimiser",
+    "OptimiserSettings",
+    "TrainingCollapsed",
+    "trained_state",
+]
+
 LOG_EVERY = 20  # steps
-
-
-@dataclass(frozen=True)
-class OptimiserSettings:
-    """AdamW with warm-up and cosine decay to a tenth.
-
-    Attributes:
-        steps: Optimiser steps in all.
-        learning_rate: At its peak.
-        warm_up: Share of the steps over which the rate rises.
-        weight_decay: On matrices only.
-        clip: Largest norm of the gradient.
-        accumulate: Batches to a step.
-        precision: Of the arithmetic; weights and optimiser state stay in float32.
-        seed: Of everything random.
-        save_every: Seconds between checkpoints.
-    """
-
-    steps: int
-    learning_rate: float
-    warm_up: float = 0.03
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    accumulate: int = 1
-    precision: Literal["no", "bf16"] = "no"
-    seed: int = 0
-    save_every: float = 60.0
-
-
-Batches = Callable[[int], Any]  # number of a batch -> batch; the same whenever it is asked for
-Loss = Callable[[nn.Module, Any], Tensor]  # mean over the batch
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
+SAVING = 0.05  # at most this share of the time
 
 
 class Optimiser:
     """Fits a model; stopped and called again on the same folder, it ends with the same weights.
 
+    Launched as several processes, each computes its part of every step's micro-batches.
+
     Args:
-        model: Trained in place, on the device where it is.
+        model: In float32; trained in place, on the device where it is.
         settings: How.
-        folder: Gets `log.jsonl` and, while it runs, `checkpoint.pt`.
+        folder: Gets `log.jsonl`, `checkpoint.pt`, the weights of the last evaluation that passed
+            the guard (`good.pt`), and `collapsed.json` if one did not.
         listen: Told what runs, steps done and steps in all.
+
+    Raises:
+        UserError: The settings do not fit the launch, the model or what is installed.
+        TrainingCollapsed: The training in this folder did, earlier.
     """
 
     def __init__(
         self, model: nn.Module, settings: OptimiserSettings, folder: Path, listen: Listen
     ) -> None:
+        self._device = next(model.parameters()).device
+        _check(model, settings)
+        join(self._device.type)
+        on_main(lambda: refuse_collapsed(folder))
         set_seed(settings.seed)
         self._settings = settings
         self._folder = folder
         self._listen = listen
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        self._accelerator = Accelerator(mixed_precision=settings.precision, cpu=on_cpu)
-        optimiser = torch.optim.AdamW(
-            _groups(model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98)
-        )
-        self._model, self._optimiser = self._accelerator.prepare(model, optimiser)
         self._step = 0
+        self._evaluations: list[dict[str, float]] = []
+        self._accelerator = new_accelerator(self._device.type == "cpu", settings.trackers, folder)
+        self._adapters = None
+        if settings.lora_rank:
+            self._adapters = add_adapters(cast(PreTrainedModel, model), settings.lora_rank)
+        if settings.gradient_checkpointing:
+            _checkpoint_gradients(model)
+        self._twin = twin_of(self._accelerator, model)
+        optimiser = torch.optim.AdamW(
+            split_parameters(model, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+        )
+        self._model, self._optimiser = place(self._accelerator, model, optimiser)
+        if world_size() > 1:
+            self._device = self._accelerator.device
+        self._next_save = 0.0
         self._resume()
 
     def fit(
-        self, batches: Batches, loss: Loss, evaluate: Evaluate | None = None, every: int = 500
+        self,
+        batches: Batches,
+        loss: Loss,
+        evaluate: Evaluate | None = None,
+        every: int = 500,
+        guard: Guard | None = None,
     ) -> None:
         """Run all steps that are left.
 
         Args:
-            batches: Batch by number; `accumulate` of them make a step.
-            loss: Mean loss of a batch.
-            evaluate: Figures to log every so often, from the model in evaluation mode.
+            batches: Micro-batch by number; `accumulate` of them make a step.
+            loss: Sum over a micro-batch. It is given the model as it is placed, and may only call
+                it; torch's random numbers are seeded by the number of the micro-batch.
+            evaluate: Figures to log before the first step, every so often, and at the end. Run in
+                the main process alone, without gradients, on a plain model in evaluation mode.
             every: Steps between evaluations.
+            guard: Judges each evaluation.
+
+        Raises:
+            TrainingCollapsed: The guard gave a reason to stop, or loss or gradient is no finite
+                number; that gradient is not used.
         """
         settings = self._settings
-        saved = time.monotonic()
+        if settings.trackers:
+            self._accelerator.init_trackers("cllm-bench", config=asdict(settings))
+        if evaluate is not None and self._step == 0 and not self._evaluations:
+            self._evaluated({}, evaluate, guard)
+        self._model.train()
+        self._next_save = time.monotonic() + settings.save_every
         while self._step < settings.steps:
-            figures = self._one_step(batches, loss)
+            figures, save = self._one_step(batches, loss)
             self._step += 1
-            due = self._step % every == 0 or self._step == settings.steps
-            if due and evaluate is not None:
-                figures |= self._evaluated(evaluate)
-            if due or self._step % LOG_EVERY == 0:
+            ended = self._step == settings.steps
+            if evaluate is not None and (ended or self._step % every == 0):
+                self._evaluated(figures, evaluate, guard)
+                self._model.train()
+            elif ended or self._step % LOG_EVERY == 0:
                 self._log(figures)
-            self._listen(f"loss {figures['loss']:.4f}", self._step, settings.steps)
-            if time.monotonic() - saved >= settings.save_every:
+            self._tell(figures["loss"])
+            if save and not ended:
                 self.save()
-                saved = time.monotonic()
         self.save()
+        for tracker in self._accelerator.trackers:
+            tracker.finish()
 
-    def _one_step(self, batches: Batches, loss: Loss) -> dict[str, float]:
+    def _one_step(self, batches: Batches, loss: Loss) -> tuple[dict[str, float], bool]:
+        """Make a step; return its figures, and whether it is time to save."""
         settings = self._settings
-        rate = settings.learning_rate * _schedule(self._step, settings)
+        rate = settings.learning_rate * schedule(self._step, settings)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        total = 0.0
-        self._model.train()
-        for part in range(settings.accumulate):
-            with self._accelerator.autocast():
-                value = loss(self._model, batches(self._step * settings.accumulate + part))
-            self._accelerator.backward(value / settings.accumulate)
-            total += value.item() / settings.accumulate
-        norm = self._accelerator.clip_grad_norm_(self._model.parameters(), settings.clip)
+        sums = self._backward(batches, loss)
+        save = sums.pop("save") > 0
+        count = sums.pop("count")
+        # Over nothing, the sums and their gradients are nothing too.
+        share = 1 / count if count else 0.0
+        figures = {name: value * share for name, value in sums.items()}
+        # Both kinds of placement leave the mean over the processes of the gradients of their sums.
+        norm = self._clipped(world_size() * share)
+        figures |= {"learning_rate": rate, "gradient_norm": norm}
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(figures[name]):
+                self._optimiser.zero_grad()
+                self._step += 1
+                self._log(figures)
+                self._collapse(f"{name} is {figures[name]}")
         self._optimiser.step()
         self._optimiser.zero_grad()
-        return {"loss": total, "learning_rate": rate, "gradient_norm": float(norm)}
+        return figures, save
 
-    def _evaluated(self, evaluate: Evaluate) -> Mapping[str, float]:
-        self._model.eval()
-        with torch.inference_mode():
-            return evaluate(self._accelerator.unwrap_model(self._model))
+    def _backward(self, batches: Batches, loss: Loss) -> dict[str, float]:
+        """Leave gradients; return `loss`, its parts and `count`, summed over all processes."""
+        settings = self._settings
+        own = range(rank(), settings.accumulate, world_size())
+        sums: dict[str, Any] = {"count": 0.0, "save": 0.0}
+        for part in own:
+            number = self._step * settings.accumulate + part
+            batch = batches(number)
+            # Dropout and the like depend on the micro-batch alone: not on the number of processes,
+            # nor on what ran before, so there is no random state to store.
+            torch.manual_seed((settings.seed << 32) + number)
+            last = part == own[-1]
+            with nullcontext() if last else self._accelerator.no_sync(self._model):
+                with torch.autocast(
+                    self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+                ):
+                    value = loss(self._model, batch)
+                torch.autograd.backward(value.total)
+            sums["count"] += value.count
+            for name, term in {**value.parts, "loss": value.total}.items():
+                sums[name] = sums.get(name, 0.0) + term.detach().double()
+        if is_main() and time.monotonic() >= self._next_save:
+            sums["save"] = 1.0
+        return self._reduced(sums)
+
+    def _reduced(self, sums: Mapping[str, Any]) -> dict[str, float]:
+        """Add up over the processes, in one message."""
+        values = torch.stack(
+            [torch.as_tensor(v, dtype=torch.float64, device=self._device) for v in sums.values()]
+        )
+        if world_size() > 1:
+            torch.distributed.all_reduce(values)
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    def _clipped(self, scale: float) -> float:
+        """Scale the gradients and clip them; return their norm before it."""
+        parameters = list(self._model.parameters())
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        norm = self._accelerator.clip_grad_norm_(parameters, self._settings.clip)
+        # Of a sharded model the norm is sharded as well.
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+    def _evaluated(
+        self, figures: Mapping[str, float], evaluate: Evaluate, guard: Guard | None
+    ) -> None:
+        """Evaluate, log and judge; keep what passes."""
+        state = model_state(self._model)
+        plain = self._plain(state)
+
+        def judged() -> tuple[dict[str, float], str | None]:
+            with torch.no_grad():
+                found = {name: float(value) for name, value in evaluate(plain).items()}
+            found = {"step": self._step, **found}
+            return found, guard([*self._evaluations, found]) if guard else None
+
+        found, reason = on_main(judged)
+        self._log({**figures, **found})
+        if reason is not None:
+            self._collapse(reason)
+        self._evaluations.append(found)
+        if is_main():
+            kept = {"step": self._step, "model": state, "adapters": self._adapters}
+            write_state(self._folder / GOOD, kept)
+
+    def _plain(self, state: dict[str, Tensor]) -> PreTrainedModel:
+        """Return the model to evaluate; other processes than the main one make no use of it."""
+        if self._twin is not None:
+            return cast(PreTrainedModel, self._twin.filled(state, self._device))
+        return cast(PreTrainedModel, self._accelerator.unwrap_model(self._model).eval())
+
+    def _collapse(self, reason: str) -> NoReturn:
+        good = self._evaluations[-1]["step"] if self._evaluations else None
+        on_main(lambda: collapse(self._folder, reason, self._step, good))
+        on_main(lambda: refuse_collapsed(self._folder))
+        raise AssertionError("a collapse is refused")
 
     def _log(self, figures: Mapping[str, float]) -> None:
-        line = {"step": self._step, **figures, "time": round(time.time(), 1)}
-        append(self._folder / LOG, f"{json.dumps(line)}\n".encode())
+        if is_main():
+            log_line(self._folder, self._step, figures)
+        if self._settings.trackers:
+            self._accelerator.log(dict(figures), step=self._step)
+
+    def _tell(self, loss: float) -> None:
+        """Show the loss, and what the newest evaluation found."""
+        if not is_main():
+            return
+        newest = self._evaluations[-1] if self._evaluations else {}
+        found = [f"{name} {value:.4g}" for name, value in newest.items() if name != "step"]
+        self._listen(", ".join([f"loss {loss:.4f}", *found]), self._step, self._settings.steps)
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, whole or not at all; every process must call it."""
+        began = time.monotonic()
         state = {
             "step": self._step,
-            "model": self._accelerator.unwrap_model(self._model).state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "random": torch.get_rng_state(),
+            "model": model_state(self._model),
+            "adapters": self._adapters,
+            "optimiser": optimiser_state(self._model, self._optimiser),
+            "evaluations": self._evaluations,
         }
-        temporary = self._folder / f"{CHECKPOINT}.writing"
-        torch.save(state, temporary)
-        os.replace(temporary, self._folder / CHECKPOINT)
+        on_main(lambda: write_state(self._folder / CHECKPOINT, state))
+        now = time.monotonic()
+        every = self._settings.save_every
+        self._next_save = now + (max(every, (now - began) / SAVING) if every else 0.0)
 
     def _resume(self) -> None:
         file = self._folder / CHECKPOINT
         if not file.exists():
-            (self._folder / LOG).unlink(missing_ok=True)
+            on_main(lambda: (self._folder / LOG).unlink(missing_ok=True))
             return
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        self._accelerator.unwrap_model(self._model).load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["random"])
+        state = read_state(file)
+        restore(self._model, self._optimiser, state)
         self._step = state["step"]
-        _drop_later(self._folder / LOG, self._step)
+        self._evaluations = state["evaluations"]
+        on_main(lambda: drop_later(self._folder, self._step))
 
 
-def _drop_later(log: Path, step: int) -> None:
-    """Forget logged steps that will be run again, so that each is logged once."""
-    if not log.exists():
-        return
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    log.write_text("".join(kept), encoding="utf-8")
+def _check(model: nn.Module, settings: OptimiserSettings) -> None:
+    if settings.accumulate % world_size():
+        raise UserError(
+            f"accumulate={settings.accumulate} micro-batches cannot be shared evenly by "
+            f"{world_size()} processes; make it a multiple of {world_size()}"
+        )
+    kinds = {p.dtype for p in model.parameters() if p.requires_grad}
+    if kinds != {torch.float32}:
+        raise ValueError(f"weights to train must be float32, not {kinds}: small updates get lost")
 
 
-def _schedule(step: int, settings: OptimiserSettings) -> float:
-    warm = max(1, round(settings.warm_up * settings.steps))
-    if step < warm:
-        return (step + 1) / warm
-    progress = (step - warm) / max(1, settings.steps - warm)
-    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+def _checkpoint_gradients(model: nn.Module) -> None:
+    # transformers renamed it in release 5.24.
+    names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    enable = next((getattr(model, name) for name in names if hasattr(model, name)), None)
+    try:
+        if enable is None:
+            raise ValueError("this is no model of transformers")
+        enable({"use_reentrant": False})
+    except ValueError:
+        raise UserError(
+            f"{type(model).__name__} has no gradient checkpointing; leave it off"
+        ) from None

@@ -7,6 +7,7 @@ Shape letters, used throughout the project:
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -44,6 +45,7 @@ class Session:
         self.device = model.device
         self._positions_known = getattr(model.config, "max_position_embeddings", None)
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
+        self._pass_cache = {_cache_argument(model): self._cache}
         self._masks = _ChainMasks(model.device, model.dtype)
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
@@ -125,7 +127,7 @@ class Session:
             input_ids=tokens.view(1, rows),
             attention_mask=self._attention_mask(rows, mask),
             position_ids=positions,
-            past_key_values=self._cache,
+            **self._pass_cache,
             use_cache=True,
             logits_to_keep=1 if last_only else 0,
             output_hidden_states=hidden,
@@ -198,6 +200,12 @@ class _ChainMasks:
     def _additive(self, hidden: Tensor) -> Tensor:
         zeros = torch.zeros(hidden.shape, device=self._device, dtype=self._dtype)
         return zeros.masked_fill(hidden, torch.finfo(self._dtype).min)
+
+
+def _cache_argument(model: PreTrainedModel) -> str:
+    """Return what the model calls its cache: transformers renamed it in release 5.24."""
+    known = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in known else "past_key_values"
 
 
 def _power_of_two(number: int) -> int:

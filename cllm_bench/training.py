@@ -2,57 +2,171 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cllm_bench.contracts import Recipe, TrainingJob
+from cllm_bench.contracts import Recipe, Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.family import FILE, ModelFamily, read_family
-from cllm_bench.files import write_atomically
+from cllm_bench.files import write_atomically, writing
 from cllm_bench.manifest import environment
+from cllm_bench.processes import barrier, is_main, join, on_main
 from cllm_bench.results import difference
 from cllm_bench.settings import as_dict
 
 Announce = Callable[[str], None]
 
+LOCK = ".lock"
 
-def run_recipe(name: str, recipe: Recipe, job: TrainingJob, announce: Announce) -> Path:
+
+def run_recipe(
+    name: str,
+    recipe: Recipe,
+    job: TrainingJob,
+    announce: Announce,
+    siblings: Sequence[Path] = (),
+) -> Path:
     """Run what is not done yet of a recipe, in `job.output`.
 
     Stages work in `job.output/training/ROLE/STAGE`; a stage that has returned is marked there and
-    never run again, so repeating the command after an interruption goes on where it stopped.
+    never run again, so repeating the command after an interruption goes on where it stopped. Where
+    several processes were launched, each calls this, and only the main one writes and announces.
+
+    Args:
+        name: Of the recipe.
+        recipe: With its settings.
+        job: What to do.
+        announce: Told each stage.
+        siblings: Family directories of other trainings, whose stages with equal keys are taken.
 
     Returns:
         The family directory.
 
     Raises:
-        UserError: The folder holds a training with other settings, or something else.
+        UserError: The folder holds a training with other settings, or something else, or another
+            process works in it.
+        TrainingCollapsed: A fit went wrong, now or in an earlier attempt.
     """
+    join(job.family.runtime.device)
     work = job.output / "training" / recipe.role
     stages = recipe.stages(job)
-    _claim(work, name, recipe, job)
-    for stage in stages:
-        folder = work / stage.name
-        mark = work / f"{stage.name}.done"
-        if mark.exists():
-            announce(f"{stage.name}: done before")
-            continue
-        announce(stage.name)
-        folder.mkdir(exist_ok=True)
-        stage.run(folder)
-        write_atomically(mark, "")
-    write_family(job.output, job.family, recipe)
+    with _claimed(work, name, recipe, job, announce):
+        for stage in stages:
+            _run_stage(stage, work, siblings, announce)
+        on_main(lambda: write_family(job.output, job.family, recipe))
     return job.output
 
 
-def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob) -> None:
-    """Write down what is trained, or check that it is what was begun here before."""
+def _run_stage(stage: Stage, work: Path, siblings: Sequence[Path], announce: Announce) -> None:
+    found = on_main(lambda: _done(stage, work, siblings))
+    if is_main():
+        announce(f"{stage.name}: {found}" if found else stage.name)
+    if found:
+        return
+    stage.run(work / stage.name)
+    barrier()
+    on_main(lambda: write_atomically(work / f"{stage.name}.done", stage.key or ""))
+
+
+def _done(stage: Stage, work: Path, siblings: Sequence[Path]) -> str | None:
+    """Tell why a stage need not run, having taken it from a sibling if one has it."""
+    mark = work / f"{stage.name}.done"
+    if mark.exists():
+        if stage.key and mark.read_text(encoding="utf-8") not in ("", stage.key):
+            raise UserError(
+                f"'{work}' holds a '{stage.name}' made from something else; pick another --output"
+            )
+        return "done before"
+    for sibling in siblings if stage.key else ():
+        source = sibling / "training" / work.name
+        other = source / mark.name
+        if other.is_file() and other.read_text(encoding="utf-8") == stage.key:
+            _take(source / stage.name, work / stage.name)
+            write_atomically(mark, stage.key or "")
+            return f"taken from {sibling}"
+    with writing(work):
+        (work / stage.name).mkdir(exist_ok=True)
+    return None
+
+
+def _take(source: Path, folder: Path) -> None:
+    """Copy a finished stage in place of what an interrupted attempt may have left."""
+    copy = folder.with_name(f".{folder.name}.copying")
+    with writing(folder):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(source, copy)
+        if folder.exists():
+            shutil.rmtree(folder)
+        copy.rename(folder)
+
+
+@contextmanager
+def _claimed(
+    work: Path, name: str, recipe: Recipe, job: TrainingJob, announce: Announce
+) -> Iterator[None]:
+    """Hold the output folder for this training: no other process may work in it meanwhile."""
+    held = on_main(lambda: _claim(work, name, recipe, job, announce))
+    try:
+        yield
+    finally:
+        if is_main():
+            os.close(held)
+
+
+def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob, announce: Announce) -> int:
+    """Lock the folder; write down what is trained, or check that it is what was begun here."""
+    configuration = _configuration(name, recipe, job)
+    with writing(job.output):
+        if job.output.exists() and not job.output.is_dir():
+            raise UserError(f"'{job.output}' is a file; pick another --output")
+        if _foreign(job.output):
+            raise UserError(f"'{job.output}' holds something else; pick another --output")
+        work.mkdir(parents=True, exist_ok=True)
+        held = _lock(job.output, announce)
+    try:
+        _compare(work / "manifest.json", configuration, job.output)
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
+def _lock(output: Path, announce: Announce) -> int:
+    held = os.open(output / "training" / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise UserError(
+            f"'{output}' is in use by another training; wait for it, or pick another --output"
+        ) from None
+    except OSError as error:  # some network file systems have no locks
+        announce(f"'{output}' cannot be locked ({error.strerror}); start no second training in it")
+    return held
+
+
+def _compare(file: Path, configuration: Mapping[str, Any], output: Path) -> None:
+    if not file.exists():
+        manifest = environment("cpu") | {"configuration": configuration}
+        write_atomically(file, json.dumps(manifest, indent=2) + "\n")
+        return
+    stored = json.loads(file.read_text(encoding="utf-8"))["configuration"]
+    other = difference(stored, json.loads(json.dumps(configuration)), "training")
+    if other is not None:
+        raise UserError(f"'{output}' holds another training: {other}; pick another --output")
+
+
+def _configuration(name: str, recipe: Recipe, job: TrainingJob) -> dict[str, Any]:
+    """Return what decides the result of a training."""
     from cllm_bench.loading import fingerprint
 
-    configuration = {
+    return {
         "recipe": name,
         "settings": as_dict(recipe),
         "model": {
@@ -68,20 +182,6 @@ def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob) -> None:
             for label, (task, found) in job.tasks.items()
         },
     }
-    file = work / "manifest.json"
-    if not file.exists():
-        if job.output.exists() and not job.output.is_dir():
-            raise UserError(f"'{job.output}' is a file; pick another --output")
-        if _foreign(job.output):
-            raise UserError(f"'{job.output}' holds something else; pick another --output")
-        work.mkdir(parents=True, exist_ok=True)
-        manifest = environment("cpu") | {"configuration": configuration}
-        write_atomically(file, json.dumps(manifest, indent=2) + "\n")
-        return
-    stored = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-    other = difference(stored, json.loads(json.dumps(configuration)), "training")
-    if other is not None:
-        raise UserError(f"'{job.output}' holds another training: {other}; pick another --output")
 
 
 def _inputs(recipe: Recipe, job: TrainingJob) -> Mapping[str, Any]:

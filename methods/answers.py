@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from cllm_bench.contracts import Sample
 
@@ -37,21 +37,33 @@ def encode(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> lis
     ]
 
 
-class Answers:
+class Sized(Protocol):
+    """Something that fills so many columns of a batch."""
+
+    @property
+    def length(self) -> int:
+        """Columns."""
+        ...
+
+
+E = TypeVar("E", bound=Sized)
+
+
+class Answers(Generic[E]):
     """Examples in batches of about so many tokens; a number gives the same batch at every call.
 
     Each epoch is shuffled, then sorted by length within large chunks, so that batches hold little
     padding; then the batches are shuffled.
     """
 
-    def __init__(self, examples: Sequence[Example], tokens: int, seed: int) -> None:
+    def __init__(self, examples: Sequence[E], tokens: int, seed: int) -> None:
         self._examples = examples
         self._tokens = tokens
         self._seed = seed
         self._starts = [0]  # number of the first batch of each epoch seen so far
-        self._epoch: tuple[int, list[list[Example]]] = (-1, [])
+        self._epoch: tuple[int, list[list[E]]] = (-1, [])
 
-    def batch(self, number: int) -> list[Example]:
+    def batch(self, number: int) -> list[E]:
         """Return one batch."""
         epoch = 0
         while True:
@@ -61,17 +73,22 @@ class Answers:
                 return self._batches(epoch)[number - self._starts[epoch]]
             epoch += 1
 
-    def _batches(self, epoch: int) -> list[list[Example]]:
+    @property
+    def batches(self) -> int:
+        """Batches of the first epoch."""
+        return len(self._batches(0))
+
+    def _batches(self, epoch: int) -> list[list[E]]:
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._shuffled(random.Random(f"{self._seed}/{epoch}")))
         return self._epoch[1]
 
-    def _shuffled(self, generator: random.Random) -> list[list[Example]]:
+    def _shuffled(self, generator: random.Random) -> list[list[E]]:
         order = list(self._examples)
         generator.shuffle(order)
-        found: list[list[Example]] = []
+        found: list[list[E]] = []
         for start in range(0, len(order), SORTED_CHUNK):
-            group: list[Example] = []
+            group: list[E] = []
             for example in sorted(order[start : start + SORTED_CHUNK], key=lambda e: e.length):
                 if group and example.length * (len(group) + 1) > self._tokens:
                     found.append(group)

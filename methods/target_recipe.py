@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import random
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Sample, Stage, TrainingJob
 from cllm_bench.errors import UserError
-from cllm_bench.files import write_atomically
+from cllm_bench.processes import is_main
 
 from .answers import Answers, Example, collate, encode
+from .export import leave_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from cllm_bench.optimise import LossSum
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -34,7 +35,7 @@ class TargetRecipe:
             small Llama of the shape below.
         steps: Optimiser steps.
         tokens: Tokens to a batch, padding included.
-        accumulate: Batches to a step.
+        accumulate: Batches to a step, over all processes.
         learning_rate: At its peak.
         prompt_weight: Share of the loss that a prompt's token has, against 1 for an answer's.
         precision: Of the arithmetic: `no` is float32.
@@ -103,6 +104,8 @@ class _Training:
 
     def tokenizer(self, folder: Path) -> None:
         """Leave the tokenizer: a new one, or the checkpoint's."""
+        if not is_main():
+            return
         if self.recipe.init == "checkpoint":
             self.job.family.tokenizer.save_pretrained(folder)
             return
@@ -134,22 +137,15 @@ class _Training:
 
     def export(self, folder: Path) -> None:
         """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
-        import torch
-
-        from cllm_bench.optimise import CHECKPOINT, LOG
+        if not is_main():
+            return
+        from cllm_bench.optimise import trained_state
 
         tokenizer = self._load_tokenizer()
         model = self._model(tokenizer)
-        state = torch.load(self._work / "fit" / CHECKPOINT, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
+        model.load_state_dict(trained_state(self._work / "fit"))
         target = self.job.output / self.recipe.role
-        # For half the size; a run computes in its own precision whatever the file's.
-        model.to(torch.bfloat16).save_pretrained(target)
-        tokenizer.save_pretrained(target)
-        shutil.copyfile(self._work / "fit" / LOG, target / "training_log.jsonl")
-        manifest = json.loads((self._work / "manifest.json").read_text(encoding="utf-8"))
-        kept = {key: manifest[key] for key in ("configuration", "versions")}
-        write_atomically(target / "training_config.json", json.dumps(kept, indent=2) + "\n")
+        leave_checkpoint(model, tokenizer, target, self._work, self._work / "fit")
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         from cllm_bench.checkpoint import Checkpoint
@@ -209,18 +205,20 @@ def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTr
     return LlamaForCausalLM(config)
 
 
-def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Return the weighted mean cross-entropy of the next token.
+def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> LossSum:
+    """Return the weighted cross-entropy of the next token, summed, over the sum of weights.
 
     Padding lies on the right, where causal attention never looks, so no mask is needed.
     """
     from torch.nn.functional import cross_entropy
 
+    from cllm_bench.optimise import LossSum
+
     device = next(model.parameters()).device
     ids, weights = batch["ids"].to(device), batch["weights"].to(device)[:, 1:]
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    return (losses * weights.flatten()).sum() / weights.sum()
+    return LossSum((losses * weights.flatten()).sum(), float(batch["weights"][:, 1:].sum()), {})
 
 
 def held_out_figures(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
@@ -228,14 +226,15 @@ def held_out_figures(model: nn.Module, examples: Sequence[Example]) -> dict[str,
     import torch
 
     device = next(model.parameters()).device
-    whole, losses = 0, []
+    whole, total, count = 0, 0.0, 0.0
     for start in range(0, len(examples), 32):
         group = examples[start : start + 32]
         batch = collate(group)
-        losses.append(float(answer_loss(model, batch)) * len(group))
+        loss = answer_loss(model, batch)
+        total += float(loss.total)
+        count += loss.count
         ids, asked = batch["ids"].to(device), batch["weights"].to(device)[:, 1:] > 0
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         right = (logits.argmax(-1) == ids[:, 1:]) | ~asked
         whole += int(torch.all(right, dim=1).sum())
-    count = len(examples)
-    return {"held_out_loss": sum(losses) / count, "held_out_exact": whole / count}
+    return {"held_out_loss": total / count, "held_out_exact": whole / len(examples)}

@@ -17,6 +17,10 @@ PACKAGES = {
 HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pandas", "scipy"}
 # Modules that the light commands load: no heavy package at import time.
 LIGHT = [
+    "ablation",
+    "ablation_plan",
+    "ablation_report",
+    "ablation_variants",
     "checkpoint",
     "cli",
     "commands",

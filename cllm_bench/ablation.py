@@ -1,0 +1,140 @@
+"""What `ablate` does: train variants of a recipe, then measure all of them in one run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from cllm_bench.ablation_plan import AblateOptions, Ablation, plan_ablation
+from cllm_bench.ablation_report import Entry, figures, markdown, training_figures
+from cllm_bench.ablation_variants import Variant
+from cllm_bench.checkpoint import Checkpoint
+from cllm_bench.contracts import Listen, Sampling
+from cllm_bench.errors import TrainingCollapsed, UserError
+from cllm_bench.plan import RunPlan
+from cllm_bench.progress import LiveProgress
+from cllm_bench.results import ResultFolder
+from cllm_bench.runtime import Runtime
+from cllm_bench.summary import summarise
+
+SEED = 0  # of order and statistics
+
+
+def ablate_command(options: AblateOptions) -> None:
+    """Train every variant, measure all in one run, and leave the table.
+
+    Raises:
+        UserError: Something asked for does not exist or does not fit.
+        Exit: With code 1, where a sample failed. A training that collapsed is a result.
+    """
+    console = Console(stderr=True)
+    ablation = plan_ablation(options, console)
+    with ResultFolder.open(options.output, ablation.manifest()) as folder:
+        _warn(folder, console)
+        with LiveProgress(console) as progress:
+            entries = _train(ablation, progress, console)
+            measured = _evaluate(ablation, entries, progress, console)
+        run = measured.manifest, summarise(measured.manifest, measured.rows)
+        rows = figures(entries, run, measured.rows)
+        text = markdown(folder.manifest, rows, run)
+        folder.write_text("ablation.json", json.dumps(rows, indent=2) + "\n")
+        folder.write_text("table.md", text)
+    sys.stdout.write(text)
+    console.print(
+        f"stored in {options.output} (table.md, ablation.json, manifest.json, variants/, run/)",
+        soft_wrap=True,
+    )
+    failed = sum(summary["failed"] for summary in run[1])
+    if failed:
+        console.print(f"{failed} samples failed: see the notes", style="red")
+        raise typer.Exit(1)
+
+
+def _train(ablation: Ablation, progress: Listen, console: Console) -> list[Entry]:
+    """Train what is not trained yet; a training that collapses becomes an entry without figures."""
+    entries: list[Entry] = []
+    siblings: list[Path] = []
+    for number, variant in enumerate(ablation.variants, 1):
+        heading = f"variant {number} of {len(ablation.variants)}"
+        collapse = _trained(ablation, variant, siblings, progress, f"{heading} · {variant.label}")
+        outcome = "trained" if collapse is None else collapse
+        console.print(f"{heading}: {variant.label}: {outcome}", soft_wrap=True, highlight=False)
+        siblings.append(ablation.folder(variant))
+        checkpoint = ablation.folder(variant) / variant.recipe.role
+        trained = training_figures(checkpoint, ablation.material)
+        entries.append(Entry(variant, ablation.cell(variant), collapse, trained))
+    return entries
+
+
+def _trained(
+    ablation: Ablation, variant: Variant, siblings: Sequence[Path], progress: Listen, heading: str
+) -> str | None:
+    """Train one variant; return how it collapsed, if it did."""
+    from cllm_bench.training import run_recipe
+
+    def listen(what: str, done: int, total: int) -> None:
+        progress(f"{heading} · {what}", done, total)
+
+    job = ablation.job(variant, listen)
+    listen("starting", 0, 1)
+    try:
+        run_recipe(ablation.name, variant.recipe, job, lambda text: listen(text, 0, 1), siblings)
+    except TrainingCollapsed as error:
+        text = str(error).removeprefix("the training ")
+        return text if text.startswith("collapsed") else f"collapsed: {text}"
+    _refuse_other_tokenizer(ablation, variant)
+    return None
+
+
+def _refuse_other_tokenizer(ablation: Ablation, variant: Variant) -> None:
+    """One run has one tokenizer, the target's: a checkpoint with another would read nonsense."""
+    from cllm_bench.loading import load_tokenizer
+
+    folder = ablation.folder(variant) / variant.recipe.role
+    if not any(folder.glob("tokenizer*")):
+        return
+    own = load_tokenizer(Checkpoint(str(folder)))
+    if own.get_vocab() != ablation.family.tokenizer.get_vocab():
+        raise UserError(
+            f"variant '{variant.label}' has another tokenizer than the target of "
+            f"'{ablation.family.name}', so they cannot be measured together; vary a training that "
+            "keeps the target's"
+        )
+
+
+def _evaluate(
+    ablation: Ablation, entries: Sequence[Entry], progress: Listen, console: Console
+) -> ResultFolder:
+    """Measure all variants that were trained, in one run, paired; return what it stored."""
+    from cllm_bench.runner import Runner
+
+    options = ablation.options
+    variants = [entry.variant for entry in entries if entry.collapsed is None]
+    threads = options.threads or ablation.family.threads
+    trained = {
+        variant.role: Checkpoint(str((ablation.folder(variant) / variant.recipe.role).resolve()))
+        for variant in variants
+    }
+    family = replace(
+        ablation.family,
+        roles={**ablation.family.roles, **trained},
+        runtime=Runtime(options.device, threads=threads).resolve(),
+    )
+    cells = ablation.cells(variants)
+    plan = RunPlan(family, cells, ablation.tests, options.repeats, SEED, Sampling())
+    runner = Runner(plan, options.output / "run", progress)
+    _warn(runner.folder, console)
+    with runner.folder:
+        runner.run()
+    return runner.folder
+
+
+def _warn(folder: ResultFolder, console: Console) -> None:
+    for warning in folder.warnings:
+        console.print(f"note: {warning}", style="yellow", soft_wrap=True)

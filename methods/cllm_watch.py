@@ -1,0 +1,133 @@
+"""What is watched while a CLLM is trained, and when it counts as collapsed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from cllm_bench.clock import Clock
+from cllm_bench.contracts import Sample, Sampling, Task
+from cllm_bench.repetition import is_repetitive
+
+from .answers import Example
+from .jacobi import Jacobi, JacobiDecoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+REPETITIVE = 0.25  # share of held-out replies by which loops may become more frequent
+LOSS = 1.0  # nats a token by which the held-out AR loss may rise
+SCORE = 0.25  # share of the first held-out score that must be left
+
+
+class HeldOut(NamedTuple):
+    """A question that is not trained on."""
+
+    task: Task
+    sample: Sample
+    example: Example
+
+
+class Watch:
+    """Decodes held-out questions with the model in training.
+
+    Args:
+        questions: What to ask.
+        tokenizer: The model's.
+        stop_ids: Ids that end a reply.
+        block_size: Of Jacobi decoding.
+        pad_id: Of the tokenizer.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[HeldOut],
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: frozenset[int],
+        block_size: int,
+        pad_id: int,
+    ) -> None:
+        self._questions = questions
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
+        self._settings = Jacobi(block_size)
+        self._pad_id = pad_id
+        # A model that no longer stops need not fill the whole limit to show it.
+        self._limit = 2 * max(len(each.example.answer) for each in questions) + block_size
+
+    def __call__(self, model: PreTrainedModel) -> Mapping[str, float]:
+        """Return AR loss, tokens per pass, score (of 1) and rate of repetition, all held out."""
+        import torch
+
+        from cllm_bench.generate import generate
+        from cllm_bench.session import Session
+
+        size = int(model.config.get_text_config().vocab_size)
+        decoder = JacobiDecoder(self._settings, Session(model), size, self._pad_id)
+        tokens = passes = repetitive = 0
+        score = 0.0
+        for task, sample, example in self._questions:
+            found = generate(
+                decoder,
+                torch.tensor(example.prompt, device=model.device),
+                sampling=Sampling(),
+                max_new_tokens=min(task.max_new_tokens, self._limit),
+                stop_ids=self._stop_ids,
+                clock=Clock(),
+            )
+            tokens += len(found.token_ids) - 1
+            passes += len(found.accept_lengths)
+            repetitive += is_repetitive(found.token_ids)
+            score += self._score(task, sample, found.token_ids)
+        count = len(self._questions)
+        return {
+            "held_out_ar_loss": self._ar_loss(model),
+            "held_out_tokens_per_pass": tokens / max(1, passes),
+            "held_out_score": score / count,
+            "held_out_repetitive": repetitive / count,
+        }
+
+    def _score(self, task: Task, sample: Sample, token_ids: Sequence[int]) -> float:
+        reply = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        cuts = [index for stop in task.stop if (index := reply.find(stop)) >= 0]
+        reply = reply[: min(cuts)] if cuts else reply
+        return task.score(sample, [reply]) / task.best_score
+
+    def _ar_loss(self, model: PreTrainedModel) -> float:
+        """Return the mean cross-entropy of the data set's own answers, in nats a token."""
+        from .answers import collate
+        from .target_recipe import answer_loss
+
+        total = count = 0.0
+        for each in self._questions:
+            loss = answer_loss(model, collate([each.example]))
+            total, count = total + float(loss.total), count + loss.count
+        return total / count
+
+
+def collapsed(evaluations: Sequence[Mapping[str, float]]) -> str | None:
+    """Say why training must stop, comparing the newest two evaluations with the first.
+
+    One bad evaluation may be the shock of the first steps, from which a model recovers.
+    """
+    first, newest = evaluations[0], evaluations[-2:]
+    if len(evaluations) < 3:
+        return None
+
+    def both(name: str) -> list[float]:
+        return [each[name] for each in newest]
+
+    if min(both("held_out_repetitive")) > first["held_out_repetitive"] + REPETITIVE:
+        return _reason("repetition rate on held-out questions", first, newest, "repetitive")
+    if min(both("held_out_ar_loss")) > first["held_out_ar_loss"] + LOSS:
+        return _reason("AR loss on held-out answers", first, newest, "ar_loss")
+    if max(both("held_out_score")) < SCORE * first["held_out_score"]:
+        return _reason("score on held-out questions", first, newest, "score")
+    return None
+
+
+def _reason(
+    what: str, first: Mapping[str, float], newest: Sequence[Mapping[str, float]], name: str
+) -> str:
+    before, now = first[f"held_out_{name}"], newest[-1][f"held_out_{name}"]
+    return f"the {what} went from {before:.3g} to {now:.3g}"

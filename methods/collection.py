@@ -1,0 +1,276 @@
+"""Trajectories of Jacobi decoding, collected as training data: block by block, in shards.
+
+Source: Kou et al. 2024 (arXiv 2403.00835), Algorithm 1.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cllm_bench.contracts import Listen, Sampling
+from cllm_bench.errors import UserError
+from cllm_bench.files import writing
+
+from . import shards
+from .jacobi import Jacobi, JacobiDecoder, ReferenceGuesses
+from .shards import Counts, Record, read_records
+
+if TYPE_CHECKING:
+    from cllm_bench.family import ModelFamily
+    from cllm_bench.generate import Generation
+
+    from .trajectory import Iterate
+
+__all__ = [
+    "CollectionSettings",
+    "Question",
+    "Record",
+    "collect",
+    "decoder_for",
+    "read_records",
+    "records_of",
+]
+
+FAST_BLOCK = 64  # rows of a pass that checks a reference, at most: most answers fit in one
+
+
+class Question(NamedTuple):
+    """One prompt to decode.
+
+    Attributes:
+        sample: Id of the question, unique within its task.
+        task: Its task.
+        prompt: Ids of the prompt.
+        reference: Ids of the known answer, the end token included; may be empty.
+    """
+
+    sample: str
+    task: str
+    prompt: tuple[int, ...]
+    reference: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """What is collected, and how.
+
+    Attributes:
+        max_new_tokens: The limit of one answer; a model's last position may end it sooner.
+        stop_ids: Ids that end an answer.
+        block_size: Tokens in a block of the records, n.
+        full: Whether to keep whole trajectories from the guesses that inference would make. Else
+            only fixed points are kept, found fast by guessing what the reference says.
+        shard_size: Questions in a shard: so many at most are decoded again after a kill.
+    """
+
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    block_size: int = 16
+    full: bool = True
+    shard_size: int = 256
+
+    def __post_init__(self) -> None:
+        if min(self.max_new_tokens, self.shard_size) < 1 or self.block_size < 2:
+            raise UserError(
+                "max_new_tokens and shard_size must be at least 1 and block_size at least 2, not "
+                f"{self.max_new_tokens}, {self.shard_size} and {self.block_size}"
+            )
+
+
+def decoder_for(family: ModelFamily, role: str, settings: CollectionSettings) -> JacobiDecoder:
+    """Return a decoder on a role's weights that suits the settings."""
+    size = settings.block_size if settings.full else FAST_BLOCK
+    return Jacobi(block_size=size, checkpoint=role).bind(family)
+
+
+def collect(
+    questions: Sequence[Question],
+    decoder: JacobiDecoder,
+    *,
+    folder: Path,
+    settings: CollectionSettings,
+    listen: Listen,
+    rank: int = 0,
+    world_size: int = 1,
+) -> None:
+    """Decode every question and leave its records in shards; go on from the shards found there.
+
+    Every answer depends on its own question only, so an interrupted collection, or one divided
+    among processes, leaves the same records as one that ran through. The process that finds the
+    last shard in place writes the manifest.
+
+    Args:
+        questions: All of them, whatever the rank.
+        decoder: With blocks as the settings say, where trajectories are kept in full.
+        folder: Made where it is missing; shared by all processes.
+        settings: The same in every process.
+        listen: Told how many of the questions that are this process's are done.
+        rank: This process: it takes every shard whose number leaves this rest.
+        world_size: Processes in all.
+
+    Raises:
+        UserError: The decoder does not fit, a prompt fills the model's positions, or the folder
+            holds the shards of another collection.
+    """
+    _check_decoder(decoder, settings)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    groups = [
+        questions[start : start + settings.shard_size]
+        for start in range(0, len(questions), settings.shard_size)
+    ]
+    keys = [shards.key(group, settings, decoder.settings) for group in groups]
+    mine = range(rank, len(groups), world_size)
+    done, total = 0, sum(len(groups[index]) for index in mine)
+    for index in mine:
+        file = shards.file_of(folder, index)
+        if file.exists():
+            shards.check(file, keys[index])
+        else:
+            tell = partial(_tell, listen, done, total)
+            shards.write(file, *_decode_all(groups[index], decoder, settings, tell), keys[index])
+        done += len(groups[index])
+        _tell(listen, done, total)
+    shards.write_manifest(folder, keys, settings, rank)
+
+
+def _tell(listen: Listen, before: int, total: int, more: int = 0) -> None:
+    listen("trajectories", before + more, total)
+
+
+def _decode_all(
+    questions: Sequence[Question],
+    decoder: JacobiDecoder,
+    settings: CollectionSettings,
+    tell: Callable[[int], None],
+) -> tuple[list[Record], Counts]:
+    """Return the records of the questions of one shard, and what they took."""
+    start = time.perf_counter()
+    records: list[Record] = []
+    counts = Counts()
+    for index, question in enumerate(questions):
+        tell(index)
+        found, passes = _decode(question, decoder, settings)
+        records += found
+        counts = counts.with_answer(found, passes)
+    return records, counts.after(time.perf_counter() - start)
+
+
+def _check_decoder(decoder: JacobiDecoder, settings: CollectionSettings) -> None:
+    own = decoder.settings
+    if settings.full and (own.refill, own.block_size) != ("block", settings.block_size):
+        raise UserError(
+            f"trajectories in blocks of {settings.block_size} need a decoder with refill=block and "
+            f"block_size={settings.block_size}, not refill={own.refill}, "
+            f"block_size={own.block_size}"
+        )
+
+
+def _decode(
+    question: Question, decoder: JacobiDecoder, settings: CollectionSettings
+) -> tuple[list[Record], int]:
+    """Return the records of one question, and the passes that they took."""
+    import torch
+
+    from cllm_bench.clock import Clock
+    from cllm_bench.generate import generate
+
+    with _guessing(question, decoder, settings):
+        generation = generate(
+            decoder,
+            torch.tensor(question.prompt, device=decoder.session.device),
+            sampling=Sampling(),
+            max_new_tokens=_limit(question, decoder, settings),
+            stop_ids=settings.stop_ids,
+            clock=Clock(),  # its figures are not used, so nothing need wait for the device
+        )
+    sample, task, prompt, _ = question
+    iterates = decoder.iterates if settings.full else None
+    found = records_of(sample, task, prompt, generation, iterates, settings.block_size)
+    return found, len(generation.accept_lengths)
+
+
+def _limit(question: Question, decoder: JacobiDecoder, settings: CollectionSettings) -> int:
+    """Return the limit of an answer; no block within it is cut by the model's last position."""
+    session = decoder.session
+    room = session.length + session.room - len(question.prompt)
+    if room < 1:
+        raise UserError(
+            f"the prompt of '{question.sample}' has {len(question.prompt)} tokens and fills the "
+            "model's positions; leave it out"
+        )
+    return min(settings.max_new_tokens, room)
+
+
+@contextmanager
+def _guessing(
+    question: Question, decoder: JacobiDecoder, settings: CollectionSettings
+) -> Iterator[None]:
+    """Let the decoder guess from the reference, where only fixed points are wanted."""
+    if settings.full:
+        yield
+        return
+
+    size = decoder.settings.block_size
+    before = decoder.guesses
+    decoder.guesses = lambda prompt: ReferenceGuesses(question.reference, size)
+    try:
+        yield
+    finally:
+        decoder.guesses = before
+
+
+def records_of(
+    sample: str,
+    task: str,
+    prompt: tuple[int, ...],
+    generation: Generation,
+    iterates: Sequence[Iterate] | None,
+    block_size: int,
+) -> list[Record]:
+    """Cut one answer into records.
+
+    Args:
+        sample: Id of the question.
+        task: Its task.
+        prompt: Ids of the prompt.
+        generation: What came of it.
+        iterates: Those of the decoder, with the same block size and `refill=block`. Without them
+            a record's only state is its fixed point.
+        block_size: Tokens in a block.
+    """
+    tokens = generation.token_ids
+    states: dict[int, list[tuple[int, ...]]] = {}
+    for each in iterates or ():
+        start = each.start - each.start % block_size
+        states.setdefault(start, []).append((*tokens[start : each.start], *each.block))
+    records = []
+    for start in range(0, len(tokens), block_size):
+        fixed_point = tokens[start : start + block_size]
+        length = len(fixed_point)
+        records.append(
+            Record(
+                sample,
+                task,
+                start // block_size,
+                prompt,
+                tokens[:start],
+                _distinct([*(s[:length] for s in states.get(start, ())), fixed_point]),
+                fixed_point,
+                generation.finish == "stop",
+            )
+        )
+    return records
+
+
+def _distinct(states: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Drop every state that repeats the one before it: a pass that only verified."""
+    return tuple(
+        state for index, state in enumerate(states) if not index or state != states[index - 1]
+    )
