@@ -82,13 +82,46 @@ class ModelFamily:
         """Return a role's weights, loaded once.
 
         Raises:
-            UserError: No such role, no such checkpoint, or one whose cache cannot roll back.
+            UserError: No such role, no such checkpoint, one whose cache cannot roll back, or one
+                with another vocabulary than the target's.
         """
         if role not in self._models:
             from cllm_bench.loading import load_model
 
-            self._models[role] = load_model(self.checkpoint(role), self.runtime)
+            self.refuse_tokenizer(role)
+            model = load_model(self.checkpoint(role), self.runtime)
+            self._refuse_size(role, model)
+            self._models[role] = model
         return self._models[role]
+
+    def refuse_tokenizer(self, role: str) -> None:
+        """Refuse a role whose checkpoint has another tokenizer than the target; loads no weights.
+
+        Raises:
+            UserError: No such role or checkpoint, or it has another.
+        """
+        own = self.checkpoint(role)
+        if role == "target" or "target" not in self.roles:
+            return
+        from cllm_bench.loading import refuse_tokenizer
+
+        refuse_tokenizer(own, role, self.checkpoint("target"), self.tokenizer)
+
+    def _refuse_size(self, role: str, model: PreTrainedModel) -> None:
+        """Refuse weights that lack an embedding for a token that the target may give.
+
+        A tokenizer may count padding tokens that no model has, so the target's own size tells too.
+        """
+        if role == "target" or "target" not in self.roles:
+            return
+        size = int(model.config.get_text_config().vocab_size)
+        tokens = min(len(self.tokenizer), self.vocabulary("target"))
+        if size < tokens:
+            raise UserError(
+                f"'{role}' ('{self.checkpoint(role).location}') knows {size} token ids, and "
+                f"'target' ('{self.checkpoint('target').location}') has {tokens}; name a "
+                f"checkpoint that was made from this target with --role {role}=PATH_OR_HUB_ID"
+            )
 
     def session(self, role: str) -> Session:
         """Return a new session on a role's weights."""

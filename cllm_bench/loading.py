@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from cllm_bench.checkpoint import Checkpoint
@@ -22,6 +23,9 @@ from cllm_bench.errors import UserError
 from cllm_bench.lean import make_lean
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
+
+# Any of them is a tokenizer; a checkpoint may lack one and use its target's.
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 # The harness says what it loads, and refuses what is not whole; transformers' own bars and
 # warnings would write into its display.
@@ -80,6 +84,56 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 def _cannot_load(what: str, checkpoint: Checkpoint, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(f"cannot load the {what} of '{checkpoint.location}': {reason}")
+
+
+def refuse_tokenizer(
+    own: Checkpoint, role: str, target: Checkpoint, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse a role's checkpoint that has a tokenizer of its own, unlike the target's.
+
+    Its ids would mean other texts, and every figure would be wrong without a sign of it.
+
+    Args:
+        own: Of the role; one without tokenizer files uses the target's.
+        role: Named in the error.
+        target: Named in the error.
+        tokenizer: The target's.
+
+    Raises:
+        UserError: The tokenizers differ in a token's id or in the end token.
+    """
+    if own == target or not _has_tokenizer(own):
+        return
+    other = load_tokenizer(own)
+    ids, expected = set(other.get_vocab().items()), set(tokenizer.get_vocab().items())
+    if ids != expected:
+        text = f"{len({token for token, _ in ids ^ expected})} tokens have other ids or none"
+    elif other.eos_token_id != tokenizer.eos_token_id:
+        text = f"its end token is {other.eos_token!r}, not {tokenizer.eos_token!r}"
+    else:
+        return
+    raise UserError(
+        f"the tokenizer of '{role}' ('{own.location}') differs from that of 'target' "
+        f"('{target.location}'): {text}; name a checkpoint that was made from this target with "
+        f"--role {role}=PATH_OR_HUB_ID, or its own target with --role target=PATH_OR_HUB_ID"
+    )
+
+
+def _has_tokenizer(checkpoint: Checkpoint) -> bool:
+    if checkpoint.local:
+        return any((Path(checkpoint.location) / name).is_file() for name in TOKENIZER_FILES)
+    try:
+        return any(
+            cached_file(
+                checkpoint.location,
+                name,
+                revision=checkpoint.revision,
+                _raise_exceptions_for_missing_entries=False,
+            )
+            for name in TOKENIZER_FILES
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load("tokenizer", checkpoint, error) from None
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -39,8 +39,10 @@ def join(device: str) -> None:
     """
     if world_size() == 1:
         return
+    import atexit
     from datetime import timedelta
 
+    import torch
     from accelerate import PartialState
     from accelerate.utils import disable_fsdp_ram_efficient_loading
 
@@ -49,7 +51,26 @@ def join(device: str) -> None:
     disable_fsdp_ram_efficient_loading()
     # The main process may evaluate for hours while the others wait; the launcher ends them if it
     # dies, so no time limit is needed for that.
-    PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
+    if not torch.distributed.is_initialized():
+        PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
+        if device == "cpu":
+            atexit.register(_part)
+
+
+def _part() -> None:
+    """Let go of the other processes.
+
+    Gloo's threads hold tensors, and abort the process if they let go of them while the interpreter
+    goes down. NCCL has no such threads; taking leave from processes that no longer answer can hang.
+    """
+    import gc
+
+    import torch
+
+    gc.collect()  # models hold the connection too
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    gc.collect()
 
 
 def barrier() -> None:

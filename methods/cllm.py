@@ -6,8 +6,9 @@ token, CLLM-Jacobi against CLLM decoded autoregressively; and speed and quality 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cllm_bench.contracts import Decoder, Exactness
 
@@ -24,9 +25,10 @@ class Cllm:
 
     Attributes:
         decoding: `jacobi`, or `ar`: one token a pass.
-        block_size: As for `jacobi`; best the one that the checkpoint was trained with.
+        block_size: As for `jacobi`; none is what the checkpoint was trained with (it is noted in
+            its `config.json` by the recipe `cllm`), or 16, as the paper's.
         refill: As for `jacobi`.
-        guess: As for `jacobi`.
+        guess: As for `jacobi`; none is what the checkpoint was trained with, or `prompt`.
         seed: As for `jacobi`.
         checkpoint: The role in the family that decodes.
     """
@@ -34,20 +36,24 @@ class Cllm:
     exactness: ClassVar[Exactness] = "exact"
 
     decoding: Literal["jacobi", "ar"] = "jacobi"
-    block_size: int = 16
+    block_size: int | None = None
     refill: Literal["block", "sliding"] = "block"
-    guess: Literal["prompt", "vocab", "pad", "last"] = "prompt"
+    guess: Literal["prompt", "vocab", "pad", "last"] | None = None
     seed: int = 0
     checkpoint: str = "cllm"
 
     def __post_init__(self) -> None:
-        self._jacobi()  # refuses what does not fit
+        self._jacobi({})  # refuses what does not fit
 
     def bind(self, family: ModelFamily) -> Decoder:
         """Open a session on the checkpoint."""
         if self.decoding == "ar":
             return Autoregressive(self.checkpoint).bind(family)
-        return self._jacobi().bind(family)
+        trained = getattr(family.model(self.checkpoint).config, "cllm", None) or {}
+        return self._jacobi(trained).bind(family)
 
-    def _jacobi(self) -> Jacobi:
-        return Jacobi(self.block_size, self.refill, self.guess, self.seed, self.checkpoint)
+    def _jacobi(self, trained: Mapping[str, Any]) -> Jacobi:
+        own = {"block_size": self.block_size, "guess": self.guess}
+        noted = {name: trained[name] for name in own if name in trained}
+        chosen = noted | {name: value for name, value in own.items() if value is not None}
+        return Jacobi(refill=self.refill, seed=self.seed, checkpoint=self.checkpoint, **chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -30,7 +30,11 @@ class States:
         source: `recorded` takes states from trajectories; `online` makes them in the training
             pass: fresh guesses, and what the model in training makes of them, iteration by
             iteration.
-        copies: States of every block that one pass trains on. Local consistency pairs them.
+        copies: States of every block that one pass trains on, in chains of `iterations`.
+        iterations: States in a chain, each one Jacobi iteration after the one before it.
+        guess: Where fresh guesses come from (online only); as inference will make them.
+        pad_id: The guess of `pad`.
+        vocabulary: Token ids that `vocab` guesses from, V.
         objective: See `consistency.consistency_loss`.
         divergence: Between teacher and student.
         form: `packed` trains all blocks of an answer in one pass; `single` one block of each, by
@@ -43,12 +47,21 @@ class States:
     block_size: int
     source: Literal["recorded", "online"]
     copies: int
+    iterations: int
+    guess: Literal["prompt", "vocab", "pad", "last"]
+    pad_id: int
+    vocabulary: int
     objective: Objective
     divergence: Divergence
     form: Literal["packed", "single"]
     shift: bool
     window: int
     ar_weight: float
+
+    @property
+    def chains(self) -> int:
+        """Trajectories of every block; copies stand in order of iteration, then of chain."""
+        return self.copies // self.iterations
 
 
 class Answer(NamedTuple):
@@ -146,48 +159,65 @@ class _Copy(NamedTuple):
     held: list[bool]
 
 
-def _copies(answer: Answer, states: States, generator: random.Random) -> Iterator[_Copy]:
-    """Yield the copies; for online states all are the first, and the loss moves them on."""
+def _copies(answer: Answer, states: States, generator: random.Random) -> list[_Copy]:
+    """Return the copies; an online chain begins with all its states alike, and the loss moves on.
+
+    Chains differ in where blocks begin (online), in their places along the trajectories (recorded)
+    and in which block is how noisy (progressive).
+    """
+    chosen = generator.random()  # where in the answer lies the block of a copy that holds one only
+    chains = [_chain(answer, states, chosen, generator) for _ in range(states.chains)]
+    return [chain[step] for step in range(states.iterations) for chain in chains]
+
+
+def _chain(answer: Answer, states: States, chosen: float, generator: random.Random) -> list[_Copy]:
+    """Return the copies of one chain, in order."""
     size, length = states.block_size, len(answer.tokens)
     first = generator.randrange(size) if states.shift and states.source == "online" else 0
     starts = [0, *range(first or size, length, size)]
+    bounds = list(zip(starts, [*starts[1:], length], strict=True))
+    # By its length, as the loss takes a block for so many tokens: a short last one is drawn seldom.
+    held = int(chosen * length)
     phase = generator.randrange(states.window)
-    chosen = generator.randrange(len(starts))
-    steps = [generator.random() for _ in starts]  # how far along its trajectory each block is
-    guesses = _guesses(answer, starts, generator)
-    for number in range(states.copies):
-        copy = _Copy([], [], [])
-        context = 0
-        for block, (start, end) in enumerate(zip(starts, [*starts[1:], length], strict=True)):
-            turn = (block + phase + (number if states.source == "recorded" else 0)) % states.window
-            if states.objective != "progressive" or turn == 0:
-                context = start
-            share = turn / max(1, states.window - 1) if states.objective == "progressive" else None
-            fixed = answer.tokens[start:end]
-            if states.source == "online":
-                state = _unconverged(guesses[start:end], fixed, share)
-            else:
-                state = _recorded(answer.states[block], states, steps[block], number, share)
-                if states.objective == "global":
-                    steps[block] = generator.random()
+    found = [_Copy([], [], []) for _ in range(states.iterations)]
+    context = 0
+    for block, (start, end) in enumerate(bounds):
+        turn = (block + phase) % states.window
+        if states.objective != "progressive" or turn == 0:
+            context = start
+        share = _share(turn, states.window) if states.objective == "progressive" else None
+        if states.source == "online":
+            guesses = _guesses(answer, start, end, states, generator)
+            fresh = _unconverged(guesses, answer.tokens[start:end], share)
+            chain: list[Sequence[int]] = [fresh] * states.iterations
+        else:
+            chain = [*_recorded(answer.states[block], states.iterations, generator, share)]
+        for copy, state in zip(found, chain, strict=True):
             copy.tokens.extend(state)
-            copy.begins.extend([context] * len(fixed))
-            copy.held.extend([states.form == "packed" or block == chosen] * len(fixed))
-        yield copy
-
-
-def _guesses(answer: Answer, starts: Sequence[int], generator: random.Random) -> list[int]:
-    """Return a fresh guess for every token but the blocks' first, as inference makes them.
-
-    Inference draws from the prompt and the output so far, up to the block's settled first token.
-    """
-    seen = answer.prompt + answer.tokens
-    found: list[int] = []
-    for start, end in zip(starts, [*starts[1:], len(answer.tokens)], strict=True):
-        known = len(answer.prompt) + start + 1
-        found.append(answer.tokens[start])
-        found += [seen[int(generator.random() * known)] for _ in range(end - start - 1)]
+            copy.begins.extend([context] * (end - start))
+            copy.held.extend([states.form == "packed" or start <= held < end] * (end - start))
     return found
+
+
+def _share(turn: int, window: int) -> float:
+    """Return how much of a block is to be unconverged: from none to all along a window."""
+    return turn / (window - 1) if window > 1 else 1.0
+
+
+def _guesses(
+    answer: Answer, start: int, end: int, states: States, generator: random.Random
+) -> list[int]:
+    """Return a block as inference begins it: its settled first token, then fresh guesses.
+
+    Guesses from the prompt are drawn from it and the output up to that first token.
+    """
+    head, count = answer.tokens[start], end - start - 1
+    if states.guess == "prompt":
+        seen = answer.prompt + answer.tokens[: start + 1]
+        return [head, *generator.choices(seen, k=count)]
+    if states.guess == "vocab":
+        return [head, *(generator.randrange(states.vocabulary) for _ in range(count))]
+    return [head, *[states.pad_id if states.guess == "pad" else head] * count]
 
 
 def _unconverged(guess: Sequence[int], fixed: Tokens, share: float | None) -> Sequence[int]:
@@ -199,18 +229,20 @@ def _unconverged(guess: Sequence[int], fixed: Tokens, share: float | None) -> Se
 
 
 def _recorded(
-    trajectory: tuple[Tokens, ...], states: States, place: float, number: int, share: float | None
-) -> Tokens:
-    """Pick a state: at random, the next one for a local pair, or by its unconverged share."""
-    noisy = max(1, len(trajectory) - 1)
+    trajectory: tuple[Tokens, ...],
+    iterations: int,
+    generator: random.Random,
+    share: float | None,
+) -> list[Tokens]:
+    """Pick a state that has not converged, at random or by its unconverged share; and the next."""
+    step = generator.randrange(max(1, len(trajectory) - 1))
     if share is not None:
         fixed = trajectory[-1]
         wanted = share * (len(fixed) - 1)
-        return min(trajectory, key=lambda state: abs(_unsettled(state, fixed) - wanted))
-    step = int(place * noisy)
-    if states.objective == "local":
-        step = min(step + number, len(trajectory) - 1)
-    return trajectory[step]
+        distances = [abs(_unsettled(state, fixed) - wanted) for state in trajectory]
+        step = distances.index(min(distances))
+    last = len(trajectory) - 1
+    return [trajectory[min(step + more, last)] for more in range(iterations)]
 
 
 def _unsettled(state: Tokens, fixed: Tokens) -> int:
@@ -232,7 +264,8 @@ def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     if states.source == "online":
         move_on(model, packed, states)
     logits = run(model, packed)
-    consistency = consistency_loss(logits, packed, states.divergence, states.objective)
+    pairs = states.chains if states.objective == "local" else 0
+    consistency = consistency_loss(logits, packed, states.divergence, pairs)
     if batch.references is None:
         ar = ar_loss(logits, packed)
     else:
@@ -245,14 +278,18 @@ def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
 
 
 def move_on(model: nn.Module, packed: Packed, states: States) -> None:
-    """Make every further copy what one more Jacobi iteration makes of the one before it."""
+    """Make every further copy of a chain what one more Jacobi iteration makes of the one before."""
     import torch
 
     from .consistency import advance, logits_apart, logits_of
 
     run = logits_of if states.form == "packed" else logits_apart
+    chains = states.chains
     with torch.no_grad():
-        for number in range(packed.copies - 1):
-            part = packed.first(number + 1)
-            columns = packed.columns(number + 1)
-            packed.ids[:, columns] = advance(run(model, part), part, number)
+        for step in range(1, states.iterations):
+            part = packed.first(step * chains)
+            logits = run(model, part)
+            for chain in range(chains):
+                before = (step - 1) * chains + chain
+                columns = packed.columns(before + chains)
+                packed.ids[:, columns] = advance(logits, part, before)

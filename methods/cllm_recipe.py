@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
@@ -17,6 +17,9 @@ from cllm_bench.errors import UserError
 from .cllm_batches import States
 from .cllm_training import CllmTraining, split_questions
 from .consistency import Divergence, Objective
+
+if TYPE_CHECKING:
+    from cllm_bench.family import ModelFamily
 
 RECORDED_BLOCK = 16  # of records that hold fixed points only: batches cut blocks of their own
 
@@ -38,10 +41,13 @@ class CllmRecipe:
         finished: Drop answers that were cut by the limit.
         rounds: Collections and fits; from the second on the model in training is collected from.
         growth: Factor by which the block grows from round to round.
-        objective: `global`, `local` (needs two copies), or `progressive`: earlier blocks noisy too.
+        objective: `global`; `local`, for which iterations is 2 or more; or `progressive`: earlier
+            blocks are noisy too.
         divergence: Of the student from the teacher: `forward_kl`, `reverse_kl` or `jsd`.
         form: `packed`: all blocks of an answer in one pass; `single`: one block at a time.
-        copies: States of every block in one pass.
+        copies: States of every block in one pass, in chains of `iterations`.
+        iterations: States in a chain, each one Jacobi iteration after the one before it.
+        guess: Where fresh guesses come from: see the method `jacobi`.
         shift: Let blocks begin anywhere in the answer (online only).
         window: Blocks that share a noisy context (progressive only).
         ar_weight: Weight of the AR loss, w.
@@ -52,6 +58,7 @@ class CllmRecipe:
         learning_rate: At its peak.
         warm_up: Share of the steps over which the rate rises.
         precision: Of the arithmetic; weights stay in float32 while they are trained.
+        attention: Kernel while training: on CPUs in bf16 `eager` is the faster one.
         gradient_checkpointing: Compute activations twice in place of keeping them.
         lora_rank: Train adapters of that rank in place of the weights; 0 trains the weights.
         trackers: Name of one of Accelerate's trackers.
@@ -74,6 +81,8 @@ class CllmRecipe:
     divergence: Divergence = "forward_kl"
     form: Literal["packed", "single"] = "packed"
     copies: int = 1
+    iterations: int = 1
+    guess: Literal["prompt", "vocab", "pad", "last"] = "prompt"
     shift: bool = True
     window: int = 4
     ar_weight: float = 10.0
@@ -84,6 +93,7 @@ class CllmRecipe:
     learning_rate: float = 2e-5
     warm_up: float = 0.03
     precision: Literal["no", "bf16"] = "no"
+    attention: Literal["sdpa", "eager"] = "sdpa"
     gradient_checkpointing: bool = False
     lora_rank: int = 0
     trackers: str = ""
@@ -92,7 +102,9 @@ class CllmRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._at_least(1, "rounds", "growth", "copies", "window", "tokens", "accumulate")
+        self._at_least(
+            1, "rounds", "growth", "copies", "iterations", "window", "tokens", "accumulate"
+        )
         self._at_least(1, "held_out", "evaluate_every")
         self._at_least(0, "questions", "steps", "ar_weight", "lora_rank", "seed")
         self._at_least(2, "block_size")
@@ -100,8 +112,14 @@ class CllmRecipe:
             raise UserError(f"cllm: augment is a share between 0 and 1, not {self.augment}")
         if self.learning_rate <= 0 or not 0 <= self.warm_up < 1:
             raise UserError("cllm: learning_rate must be above 0, and warm_up from 0 to below 1")
-        if self.objective == "local" and self.copies < 2:
-            raise UserError("cllm: objective=local pairs states with the next: give copies=2")
+        if self.copies % self.iterations:
+            raise UserError(
+                f"cllm: copies={self.copies} is no multiple of iterations={self.iterations}"
+            )
+        if self.objective == "local" and self.iterations < 2:
+            raise UserError(
+                "cllm: objective=local pairs each state with the next: give copies=2,iterations=2"
+            )
         if self.objective == "progressive" and self.form == "single":
             raise UserError("cllm: objective=progressive needs form=packed")
 
@@ -120,12 +138,16 @@ class CllmRecipe:
         """Return the block size of a round, counted from 0."""
         return int(self.block_size * self.growth**round_)
 
-    def states_of(self, round_: int) -> States:
+    def states_of(self, round_: int, family: ModelFamily) -> States:
         """Return what the batches of a round hold."""
         return States(
             self.block_of(round_),
             self.states,
             self.copies,
+            self.iterations,
+            self.guess,
+            family.pad_id,
+            len(family.tokenizer),
             self.objective,
             self.divergence,
             self.form,
@@ -141,6 +163,9 @@ class CllmRecipe:
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return collect and fit for every round, then export."""
         self._check_lengths(job)
+        for role in job.family.roles:
+            if role != self.role:  # that one is made anew
+                job.family.refuse_tokenizer(role)
         training = CllmTraining(self, job, *split_questions(self, job))
         found = []
         for round_ in range(self.rounds):
@@ -168,6 +193,12 @@ class CllmRecipe:
             name: (found.fingerprint, len(found.samples), task.max_new_tokens)
             for name, (task, found) in job.tasks.items()
         }
-        own = (self.questions, self.held_out, self.states, self.recorded_block(0), self.seed)
-        decisive = (fingerprint(job.family.checkpoint("target")), tasks, own, self.precision)
+        guess = self.guess if self.states == "recorded" else None
+        own = (self.questions, self.held_out, self.states, self.recorded_block(0), self.seed, guess)
+        decisive = (
+            fingerprint(job.family.checkpoint("target")),
+            tasks,
+            own,
+            job.family.runtime.device,
+        )
         return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cllm_bench.contracts import TrainingJob
 from cllm_bench.errors import TrainingCollapsed, UserError
@@ -47,7 +47,8 @@ def split_questions(recipe: CllmRecipe, job: TrainingJob) -> tuple[list[HeldOut]
         found += [HeldOut(task, sample, example) for sample, example in pairs]
     if len(found) <= recipe.held_out:
         raise UserError(
-            f"{len(found)} training questions are too few: {recipe.held_out} are held out"
+            f"cllm: {len(found)} training questions are too few, for held_out={recipe.held_out} of "
+            "them are not trained on; give more, or lower it"
         )
     random.Random(recipe.seed).shuffle(found)
     held_out, rest = found[: recipe.held_out], found[recipe.held_out :]
@@ -125,9 +126,10 @@ class CllmTraining:
         A family of its own, so that these weights are dropped when the collection is done.
         """
         family = self.job.family
-        dtype = "bfloat16" if self.recipe.precision == "bf16" else "float32"
-        family = replace(family, runtime=replace(family.runtime, dtype=dtype))
+        runtime = replace(family.runtime, dtype="auto").resolve()  # as a run would decode
+        family = replace(family, runtime=runtime)
         decoder = decoder_for(family, "target", settings)
+        decoder.settings = replace(decoder.settings, guess=self.recipe.guess)
         if round_ > 0:
             family.model("target").load_state_dict(self._trained(round_ - 1))
         return decoder
@@ -140,7 +142,7 @@ class CllmTraining:
     def _fit(self, round_: int, folder: Path) -> None:
         from cllm_bench.optimise import Optimiser, OptimiserSettings
 
-        recipe, states = self.recipe, self.recipe.states_of(round_)
+        recipe, states = self.recipe, self.recipe.states_of(round_, self.job.family)
         data = Answers(self._answers(round_, folder), recipe.tokens, recipe.seed)
         settings = OptimiserSettings(
             recipe.steps or -(-data.batches // recipe.accumulate),
@@ -167,7 +169,7 @@ class CllmTraining:
                 collapsed,
             )
         except TrainingCollapsed as error:
-            kept = on_main(lambda: self._leave_good(folder))
+            kept = on_main(lambda: self._leave_good(round_, folder))
             raise TrainingCollapsed(f"{error}{kept}") from None
 
     def _answers(self, round_: int, folder: Path) -> list[Answer]:
@@ -189,15 +191,31 @@ class CllmTraining:
         text = json.dumps(report, indent=2) + "\n"
         on_main(lambda: write_atomically(folder / CLEANING, text))
         if not kept:
-            raise UserError(
-                f"cleaning left none of {report['answers']} answers to learn from; see "
-                f"'{folder / CLEANING}', or train with clean=false"
-            )
+            self._refuse_nothing(round_, report)
         references = None
         if self.recipe.ar_labels == "reference":
             asked = (each for questions in self._asked.values() for each in questions)
             references = {(each.task, each.sample): each.reference for each in asked}
         return answers_of(kept, self.recipe.copies, references)
+
+    def _refuse_nothing(self, round_: int, report: Mapping[str, Any]) -> NoReturn:
+        if round_ == 0:
+            # Nothing is fitted yet, and the collection serves other settings as well: the folder
+            # must not stand in the way of a corrected command.
+            on_main(lambda: (self._work / "manifest.json").unlink(missing_ok=True))
+        if not report["answers"]:
+            raise UserError(
+                f"none of {report['questions']} training questions leaves the target room for an "
+                "answer; give shorter ones"
+            )
+        reasons = {name: each["answers"] for name, each in report["dropped"].items()}
+        remedies = ["finished=false"] if "unfinished" in reasons else []
+        remedies += ["clean=false"] if reasons.keys() - {"unfinished"} else []
+        counts = ", ".join(f"{name} {count}" for name, count in reasons.items())
+        raise UserError(
+            f"cleaning left none of {report['answers']} answers to learn from ({counts}); train "
+            f"with {','.join(remedies)}, or give other questions"
+        )
 
     def _watch(self, block_size: int) -> Watch:
         family = self.job.family
@@ -208,12 +226,15 @@ class CllmTraining:
         from cllm_bench.loading import load_weights
 
         family: ModelFamily = self.job.family
-        model = load_weights(family.checkpoint("target"), family.runtime)
+        runtime = replace(family.runtime, attention=self.recipe.attention)
+        model = load_weights(family.checkpoint("target"), runtime)
+        # The method reads it: a checkpoint decodes best as it was trained.
+        model.config.cllm = {"block_size": self.recipe.block_of(round_), "guess": self.recipe.guess}
         if round_ > 0:
             model.load_state_dict(self._trained(round_ - 1))
         return model
 
-    def _leave_good(self, folder: Path) -> str:
+    def _leave_good(self, round_: int, folder: Path) -> str:
         """Leave the last good weights of a collapsed fit as a checkpoint; say where it is."""
         from cllm_bench.optimise import GOOD, trained_state
 
@@ -221,7 +242,7 @@ class CllmTraining:
             return ""
         target = folder / "last-good"
         if not target.exists():
-            model = self._model()
+            model = self._model(round_)
             model.load_state_dict(trained_state(folder, GOOD))
             leave_checkpoint(model, self.job.family.tokenizer, target, self._work, folder)
         return f"; as a checkpoint: --role {self.recipe.role}={target}"
@@ -231,7 +252,7 @@ class CllmTraining:
         if not is_main():
             return
         last = self.recipe.rounds - 1
-        model = self._model()
+        model = self._model(last)
         model.load_state_dict(self._trained(last))
         fit = self._work / f"fit-{last + 1}"
         tokenizer = self.job.family.tokenizer

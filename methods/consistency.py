@@ -254,24 +254,21 @@ def consistency_loss(
     logits: Tensor,  # (B, T or T - t, V)
     batch: Packed,
     kind: Divergence,
-    objective: Objective,
+    pairs: int = 0,
 ) -> Tensor:  # ()
     """Return the summed divergence of the student's rows from the teacher's, per copy, in nats.
 
-    Global and progressive: each copy learns from the answer's own rows. Local: each copy learns
-    from the next one, its state one iteration later; the last copy only teaches. The teacher gets
-    no gradient. Row a of a state predicts answer token a + 1, which must exist; rows whose noisy
-    context still agrees with y* are left out.
+    With 0 `pairs` (global and progressive consistency) each copy learns from the answer's own rows.
+    Otherwise (local) copy c learns from copy c + `pairs`, its state one iteration later, and the
+    last copies only teach. The teacher gets no gradient. Row a of a state predicts answer token
+    a + 1, which must exist; rows whose noisy context still agrees with y* are left out.
     """
-    students = batch.copies - (objective == "local")
+    students, answers = batch.copies - pairs, answer_rows(logits, batch)
     total = logits.new_zeros((), dtype=logits.float().dtype)
     for number in range(students):
-        if objective == "local":
-            teacher = copy_rows(logits, batch, number + 1)
-        else:
-            teacher = answer_rows(logits, batch)
+        teacher = copy_rows(logits, batch, number + pairs) if pairs else answers
         student, counted = copy_rows(logits, batch, number), differs(batch, number)
-        rows = divergence(teacher.detach()[counted], student[counted], kind)
+        rows = divergence(teacher[counted].detach(), student[counted], kind)
         # Where a copy holds some of an answer's blocks only, they stand for all of them.
         share = batch.answers / owned(batch, number).sum(1).clamp(min=1)
         total = total + (rows * share[:, None].expand_as(counted)[counted]).sum()

@@ -1,0 +1,309 @@
+"""The consistency objectives against their formulas, computed slowly: one plain pass for each term.
+
+A literal pass has no mask, no cache and no padding: it reads [prefix | state] and nothing else.
+"""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_model
+
+from cllm_bench_methods import consistency
+from cllm_bench_methods.cllm_batches import Answer, States, move_on, pack
+from cllm_bench_methods.consistency import (
+    ar_loss,
+    consistency_loss,
+    copy_rows,
+    logits_apart,
+    logits_of,
+    owned,
+    visible,
+)
+
+SIZE = 4
+SHAPES = [(1, 9), (4, 3), (9, 4), (2, 1), (6, 6)]  # prompt, answer
+DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
+FAMILIES = ("llama", "qwen2", "gpt2", "gpt-neox")
+PLAIN = States(
+    block_size=SIZE,
+    source="recorded",
+    copies=1,
+    iterations=1,
+    guess="prompt",
+    pad_id=0,
+    vocabulary=VOCABULARY,
+    objective="global",
+    divergence="forward_kl",
+    form="packed",
+    shift=False,
+    window=2,
+    ar_weight=1.0,
+)
+ONLINE = {"source": "online", "shift": True}
+LOCAL = {"objective": "local"}
+PROGRESSIVE = {"objective": "progressive"}
+CASES = {
+    "global": {},
+    "global-online": ONLINE | {"copies": 4, "iterations": 2},
+    "local": LOCAL | {"copies": 2, "iterations": 2},
+    "local-three": LOCAL | {"copies": 3, "iterations": 3},
+    "local-online": ONLINE | LOCAL | {"copies": 4, "iterations": 2, "guess": "vocab"},
+    "progressive": PROGRESSIVE | {"copies": 2},
+    "progressive-online": ONLINE | PROGRESSIVE | {"copies": 2, "iterations": 2, "window": 3},
+    "single": {"form": "single", "copies": 2},
+    "single-local": ONLINE | LOCAL | {"form": "single", "copies": 2, "iterations": 2},
+}
+
+
+@cache
+def tiny(kind):
+    return tiny_model(kind)
+
+
+def texts(copies, shapes=SHAPES, steps=3, seed=0):
+    """Answers whose states hold right tokens behind wrong ones; some states are all right."""
+    rng = random.Random(seed)
+
+    def drawn(count):
+        return tuple(rng.randrange(VOCABULARY) for _ in range(count))
+
+    def noisy(fixed):
+        return fixed[:1] + tuple(rng.choice((t, rng.randrange(VOCABULARY))) for t in fixed[1:])
+
+    def trajectory(fixed):
+        return (*(noisy(fixed) for _ in range(steps)), fixed)
+
+    found = []
+    for prompt, length in shapes:
+        fixed = drawn(length)
+        blocks = [fixed[start : start + SIZE] for start in range(0, length, SIZE)]
+        found.append(Answer(drawn(prompt), fixed, tuple(map(trajectory, blocks)), None, copies))
+    return found
+
+
+def packed_of(states, answers, model, seed=0):
+    packed = pack(answers, states, random.Random(seed))
+    if states.source == "online":
+        move_on(model, packed, states)
+    return packed
+
+
+def pairs(states):
+    return states.copies // states.iterations if states.objective == "local" else 0
+
+
+def run(model, packed, states):
+    return (logits_of if states.form == "packed" else logits_apart)(model, packed)
+
+
+def copy_of(packed, row, number):
+    """The noisy tokens of one answer, as the layout has them."""
+    start = packed.clean + number * packed.span
+    return packed.ids[row, start : start + int(packed.answers[row])].tolist()
+
+
+def contexts(packed, row, number):
+    """Where the noisy contexts of one copy begin and end in its answer, and whether it is used."""
+    start = packed.clean + number * packed.span
+    length, prompt = int(packed.answers[row]), int(packed.prompts[row])
+    begins = (packed.begins[row, start : start + length] - prompt).tolist()
+    heads = sorted(set(begins))
+    used = (packed.owner[row, start : start + length] == number).tolist()
+    return [(a, b, used[a]) for a, b in zip(heads, [*heads[1:], length], strict=True)]
+
+
+def after(model, context, tokens):
+    """Logits behind each of the tokens."""
+    ids = torch.tensor([[*context, *tokens]])
+    return model(input_ids=ids, use_cache=False).logits[0, len(context) :]
+
+
+def literal_terms(model, packed, answers, states):
+    """Every (weight, teacher's logits, student's logits) of the sum over i."""
+    local = states.objective == "local"
+    chains = states.copies // states.iterations
+    students = states.copies - chains if local else states.copies
+    terms = []
+    for number in range(students):
+        for row, answer in enumerate(answers):
+            held = contexts(packed, row, number)
+            noisy = copy_of(packed, row, number)
+            better = copy_of(packed, row, number + chains) if local else answer.tokens
+            share = sum(end - start for start, end, used in held if used) / len(answer.tokens)
+            for start, end, used in held:
+                wrong = [i for i in range(start, end) if noisy[i] != answer.tokens[i]]
+                if not used or not wrong:
+                    continue
+                prefix = answer.prompt + answer.tokens[:start]
+                student = after(model, prefix, noisy[start:end])
+                teacher = after(model, prefix, better[start:end]).detach()
+                for i in range(wrong[0], min(end, len(answer.tokens) - 1)):
+                    terms.append((1 / share / students, teacher[i - start], student[i - start]))
+    return terms
+
+
+def distance(kind, teacher, student):
+    p, q = teacher.double().log_softmax(-1).exp(), student.double().log_softmax(-1).exp()
+
+    def kl(a, b):
+        return (a * (a.log() - b.log())).sum()
+
+    if kind == "jsd":
+        return kl(p, (p + q) / 2) / 2 + kl(q, (p + q) / 2) / 2
+    return kl(p, q) if kind == "forward_kl" else kl(q, p)
+
+
+def literal_ar(model, answers):
+    total = 0.0
+    for answer in answers:
+        logits = after(model, (), answer.prompt + answer.tokens).double().log_softmax(-1)
+        for index, token in enumerate(answer.tokens):
+            total = total - logits[len(answer.prompt) + index - 1, token]
+    return total
+
+
+def gradient(loss, model):
+    parts = torch.autograd.grad(
+        loss, list(model.parameters()), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([part.flatten() for part in parts]).double()
+
+
+def assert_same(loss, literal, model):
+    assert loss.item() == pytest.approx(literal.item(), rel=1e-5)
+    expected, found = gradient(literal, model), gradient(loss, model)
+    assert expected.norm() > 0
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_the_formulas(family, case):
+    model, states = tiny(family), replace(PLAIN, **CASES[case])
+    answers = texts(states.copies)
+    packed = packed_of(states, answers, model)
+    logits = run(model, packed, states)
+    terms = literal_terms(model, packed, answers, states)
+    assert terms
+    for kind in DIVERGENCES:
+        literal = sum(weight * distance(kind, p, q) for weight, p, q in terms)
+        assert_same(consistency_loss(logits, packed, kind, pairs(states)), literal, model)
+    assert_same(ar_loss(logits, packed), literal_ar(model, answers), model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("copies", [1, 3])
+def test_one_block_of_a_copy_reads_the_same_packed_and_apart(family, copies):
+    states = replace(PLAIN, form="single", copies=copies)
+    model = tiny(family)
+    packed = packed_of(states, texts(copies), model)
+    with torch.no_grad():
+        together, apart = logits_of(model, packed), logits_apart(model, packed)
+    for number in range(copies):
+        held = owned(packed, number)
+        assert held.sum(1).tolist() <= packed.answers.tolist()
+        rows = [copy_rows(logits, packed, number)[held] for logits in (together, apart)]
+        torch.testing.assert_close(*rows, rtol=1e-4, atol=1e-4)
+    losses = [consistency_loss(each, packed, "jsd") for each in (together, apart)]
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
+
+
+def test_single_blocks_give_the_packed_loss_on_average():
+    """A block is drawn as often as its length says, so that it may stand for as many tokens."""
+    model, answers = tiny("llama"), texts(1, [(3, 10)], steps=1)
+    single = replace(PLAIN, form="single")
+    losses, counts = {}, Counter()
+    for seed in range(1000):
+        packed = pack(answers, single, random.Random(seed))
+        chosen = int(owned(packed, 0)[0].nonzero()[0])
+        counts[chosen] += 1
+        if chosen not in losses:
+            logits = logits_apart(model, packed)
+            losses[chosen] = consistency_loss(logits, packed, "forward_kl").item()
+    lengths = {0: 4, 4: 4, 8: 2}
+    assert {start: counts[start] / 1000 for start in counts} == {
+        start: pytest.approx(length / 10, abs=0.05) for start, length in lengths.items()
+    }
+    packed = pack(answers, PLAIN, random.Random(0))
+    whole = consistency_loss(logits_of(model, packed), packed, "forward_kl").item()
+    mean = sum(losses[start] * length / 10 for start, length in lengths.items())
+    assert mean == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.parametrize("case", ["global", "local", "single"])
+def test_a_batch_is_the_sum_of_its_answers(case):
+    states = replace(PLAIN, **CASES[case])
+    model, answers = tiny("llama"), texts(states.copies)
+    whole = packed_of(states, answers, model)
+
+    def losses(packed):
+        logits = run(model, packed, states)
+        return consistency_loss(logits, packed, "jsd", pairs(states)), ar_loss(logits, packed)
+
+    total = torch.zeros(2)
+    for row in range(len(answers)):
+        prompt, length = int(whole.prompts[row]), int(whole.answers[row])
+        columns = [*range(prompt + length)]
+        for number in range(states.copies):
+            start = whole.clean + number * whole.span
+            columns += range(start, start + length)
+        names = ("ids", "positions", "owner", "begins")
+        parts = {name: getattr(whole, name)[row : row + 1, columns] for name in names}
+        lengths = {n: getattr(whole, n)[row : row + 1] for n in ("prompts", "answers")}
+        alone = replace(whole, **parts, **lengths, clean=prompt + length, span=length)
+        total += torch.stack(losses(alone)).detach()
+    torch.testing.assert_close(torch.stack(losses(whole)).detach(), total, rtol=1e-5, atol=0)
+
+
+def test_rows_see_what_the_drawing_shows():
+    lines = [line.split() for line in (consistency.__doc__ or "").splitlines()]
+    drawn = [[mark for mark in line if mark in ("x", ".")] for line in lines]
+    drawn = [row for row in drawn if len(row) == 10]
+    answer = Answer((7, 8), (1, 2, 3, 4), (((1, 0), (1, 2)), ((3, 0), (3, 4))), None, 1)
+    packed = pack([answer], replace(PLAIN, block_size=2), random.Random(0))
+    assert [["x" if sees else "." for sees in row] for row in visible(packed)[0]] == drawn
+
+
+@pytest.mark.parametrize("case", ["global-online", "local", "progressive", "single"])
+def test_visible_is_the_rule_of_the_drawing(case):
+    states = replace(PLAIN, **CASES[case])
+    answers = texts(states.copies)
+    packed = pack(answers, states, random.Random(3))
+    expected = torch.zeros_like(visible(packed))
+    for row, answer in enumerate(answers):
+        prompt, length = len(answer.prompt), len(answer.tokens)
+        for i in range(packed.ids.shape[1]):
+            expected[row, i, i] = True
+            if i < prompt + length:
+                expected[row, i, : i + 1] = True
+        for number in range(states.copies):
+            column = packed.clean + number * packed.span
+            for start, end, used in contexts(packed, row, number):
+                for i in range(start, end) if used else ():
+                    expected[row, column + i, : prompt + start] = True
+                    expected[row, column + i, column + start : column + i + 1] = True
+    assert torch.equal(visible(packed), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("objective", ["global", "progressive"])
+def test_a_changed_token_reaches_the_rows_that_see_it_and_no_other(family, objective):
+    states = replace(PLAIN, objective=objective, copies=2)
+    packed = pack(texts(2, [(3, 10)]), states, random.Random(0))
+    width = packed.ids.shape[1]
+    batch = packed.ids.repeat(width + 1, 1)  # in row j of these, token j is another
+    batch[range(width), range(width)] = (batch[-1] + 1) % VOCABULARY
+    names = ("positions", "owner", "begins", "prompts", "answers")
+    many = {
+        name: getattr(packed, name).expand(width + 1, *[-1] * (getattr(packed, name).ndim - 1))
+        for name in names
+    }
+    with torch.no_grad():
+        logits = logits_of(tiny(family), replace(packed, ids=batch, **many))
+    changed = (logits[:-1] - logits[-1:]).abs().amax(-1) > 1e-4  # (changed token, row)
+    kept = logits.shape[1]
+    assert torch.equal(changed.T, visible(packed)[0, -kept:])
