@@ -18,6 +18,7 @@ from cllm_bench_methods.consistency import (
     ar_loss,
     consistency_loss,
     copy_rows,
+    differs,
     logits_apart,
     logits_of,
     owned,
@@ -188,7 +189,10 @@ def test_values_and_gradients_are_those_of_the_formulas(family, case):
     packed = packed_of(states, answers, model)
     logits = run(model, packed, states)
     terms = literal_terms(model, packed, answers, states)
-    assert terms
+    counted = [
+        int(differs(packed, number).sum()) for number in range(packed.copies - pairs(states))
+    ]
+    assert sum(counted) == len(terms) > 0
     for kind in DIVERGENCES:
         literal = sum(weight * distance(kind, p, q) for weight, p, q in terms)
         assert_same(consistency_loss(logits, packed, kind, pairs(states)), literal, model)

@@ -10,6 +10,7 @@ from cllm_bench.contracts import Source
 from cllm_bench.family import BUNDLED, find_family
 from cllm_bench.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
+from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi import Jacobi
 from cllm_bench_tasks.spider import Spider
 
@@ -37,23 +38,30 @@ def decoded(family, samples):
         "ar": answers(Autoregressive()),
         "block": answers(Jacobi()),
         "sliding": answers(Jacobi(refill="sliding")),
+        "cllm-ar": answers(Cllm(decoding="ar")),
+        "cllm": answers(Cllm()),
+        "cllm-sliding": answers(Cllm(refill="sliding")),
     }
 
 
-def test_it_answers(family, samples, decoded):
+@pytest.mark.parametrize("name", ["ar", "cllm"])
+def test_it_answers(family, samples, decoded, name):
     task = Spider()
     replies = [
         family.tokenizer.decode(list(found.token_ids), skip_special_tokens=True)
-        for found in decoded["ar"]
+        for found in decoded[name]
     ]
     scores = [task.score(sample, [reply]) for sample, reply in zip(samples, replies, strict=True)]
     assert sum(scores) / len(scores) >= 0.7
-    assert all(found.finish == "stop" for found in decoded["ar"])
+    assert all(found.finish == "stop" for found in decoded[name])
 
 
-@pytest.mark.parametrize("refill", ["block", "sliding"])
-def test_jacobi_is_exact_and_never_takes_more_passes(decoded, refill):
-    for plain, parallel in zip(decoded["ar"], decoded[refill], strict=True):
+@pytest.mark.parametrize(
+    ("own", "name"),
+    [("ar", "block"), ("ar", "sliding"), ("cllm-ar", "cllm"), ("cllm-ar", "cllm-sliding")],
+)
+def test_jacobi_is_exact_and_never_takes_more_passes(decoded, own, name):
+    for plain, parallel in zip(decoded[own], decoded[name], strict=True):
         assert parallel.token_ids == plain.token_ids
         assert len(parallel.accept_lengths) <= len(plain.accept_lengths)
 
@@ -63,10 +71,20 @@ def test_a_sliding_window_takes_no_more_passes_in_all(decoded):
     assert passes["sliding"] <= passes["block"] <= passes["ar"]
 
 
-def test_its_log_and_settings_lie_beside_the_weights():
-    folder = BUNDLED / "mini" / "target"
+def test_the_cllm_settles_several_tokens_a_pass_where_its_target_settles_one(decoded):
+    def tokens_per_pass(name):
+        kept = sum(len(found.token_ids) - 1 for found in decoded[name])
+        return kept / sum(len(found.accept_lengths) for found in decoded[name])
+
+    assert tokens_per_pass("block") < 1.3
+    assert tokens_per_pass("cllm") > 3
+
+
+@pytest.mark.parametrize("role", ["target", "cllm"])
+def test_its_log_and_settings_lie_beside_the_weights(role):
+    folder = BUNDLED / "mini" / role
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
     config = json.loads((folder / "training_config.json").read_text())["configuration"]
     assert log[-1]["step"] == config["settings"]["steps"]
-    assert config["recipe"] == "target"
+    assert config["recipe"] == role
     assert config["tasks"]["spider"]["source"] == "built-in"

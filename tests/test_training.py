@@ -5,14 +5,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from families import cli
 
-from cllm_bench.contracts import Sample
-from cllm_bench.family import find_family
+from cllm_bench.contracts import Sample, Stage, TrainingJob
+from cllm_bench.errors import TrainingCollapsed, UserError
+from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.runtime import Runtime
+from cllm_bench.training import run_recipe
 from cllm_bench_methods.answers import Answers, Example, collate, encode
 from cllm_bench_methods.target_recipe import answer_loss, train_tokenizer
 
@@ -160,6 +166,89 @@ def test_an_output_in_use_for_something_else(monkeypatch, tmp_path, capsys):
         "holds another training: training.settings.steps = 20, and this one has 21"
         in capsys.readouterr().err
     )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A recipe of two stages, of which one may be taken from another training."""
+
+    role: ClassVar[str] = "made"
+    builds_on: ClassVar[tuple[str, ...]] = ()
+    collect: Callable[[Path], None]
+    fit: Callable[[Path], None]
+    key: str | None = "k1"
+
+    def stages(self, job):
+        return Stage("collect", self.collect, self.key), Stage("fit", self.fit)
+
+
+def collect(folder):
+    (folder / "sub").mkdir()
+    (folder / "sub" / "data").write_text("collected")
+
+
+def fit(folder):
+    (folder.parents[2] / "made").mkdir()  # what the last stage leaves: the checkpoint of the role
+
+
+def never(folder):
+    raise AssertionError("this stage is not to be run")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a recipe without settings to a folder; return what it announced."""
+    monkeypatch.setattr("cllm_bench.training.as_dict", lambda recipe: {})
+
+    def run(name, recipe, *siblings):
+        said = []
+        job = TrainingJob(ModelFamily("none", {}), {}, tmp_path / name, lambda *_: None)
+        run_recipe("made", recipe, job, said.append, [tmp_path / one for one in siblings])
+        return said
+
+    return run
+
+
+def test_a_stage_with_the_same_key_is_taken_from_a_sibling(run, tmp_path):
+    assert run("first", Made(collect, fit)) == ["collect", "fit"]
+    marks = tmp_path / "first" / "training" / "made"
+    assert (marks / "collect.done").read_text() == "k1"
+    assert (marks / "fit.done").read_text() == ""
+    left = tmp_path / "second" / "training" / "made" / "collect"
+    with pytest.raises(ZeroDivisionError):
+        run("second", Made(lambda folder: (folder / "half").write_text(str(1 / 0)), never))
+    (left / "half").write_text("what an interrupted attempt left")
+    said = run("second", Made(never, fit), "missing", "first")
+    assert said == [f"collect: taken from {tmp_path / 'first'}", "fit"]
+    assert [file.name for file in left.rglob("*")] == ["sub", "data"]
+    assert (left / "sub" / "data").read_text() == "collected"
+    assert not list(left.parent.glob(".*copying*"))
+    assert run("second", Made(never, never)) == ["collect: done before", "fit: done before"]
+    assert run("third", Made(collect, fit, "k2"), "first")[0] == "collect"
+    assert run("fourth", Made(collect, fit, None), "first")[0] == "collect"
+    with pytest.raises(UserError, match="holds a 'collect' made from something else"):
+        run("second", Made(never, never, "k2"))
+
+
+def test_one_training_at_a_time_in_a_folder(run, tmp_path):
+    def another(folder):
+        with pytest.raises(UserError, match=f"'{tmp_path / 'out'}' is in use by another training"):
+            run("out", Made(never, never))
+
+    run("out", Made(another, fit))
+    assert run("out", Made(never, never)) == ["collect: done before", "fit: done before"]
+
+
+def test_a_collapse_ends_the_command_with_one_line(run, monkeypatch, tmp_path, capsys):
+    def collapse(folder):
+        raise TrainingCollapsed("the training collapsed at step 3")
+
+    with pytest.raises(TrainingCollapsed):
+        run("out", Made(fit, collapse))
+    assert not (tmp_path / "out" / "training" / "made" / "fit.done").exists()
+    monkeypatch.setattr("cllm_bench_methods.target_recipe._Training.fit", lambda *_: collapse(_))
+    assert train(monkeypatch, f"{TINY},steps=20", tmp_path / "told") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "error: the training collapsed at step 3"
 
 
 def test_answers_are_weighted_and_padding_is_not():

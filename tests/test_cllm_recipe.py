@@ -1,0 +1,307 @@
+"""The recipe `cllm`, seconds long: to a family that runs, killed and repeated, and collapsing."""
+
+import fcntl
+import json
+import math
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from families import cli, rows, write_checkpoint
+
+from cllm_bench.contracts import Source, TrainingJob
+from cllm_bench.family import find_family
+from cllm_bench.runtime import Runtime
+from cllm_bench.training import run_recipe
+from cllm_bench.training_state import trained_state
+from cllm_bench_methods.cllm_recipe import CllmRecipe
+from cllm_bench_methods.cllm_watch import collapsed
+from cllm_bench_methods.collection import CollectionSettings, read_records
+
+CPU = Runtime("cpu", "float32", threads=1)
+SHORT = {
+    "questions": 20,
+    "block_size": 8,
+    "held_out": 4,
+    "evaluate_every": 2,
+    "steps": 4,
+    "tokens": 256,
+    "learning_rate": 1e-3,
+    "clean": "false",
+}
+TASK = "counting:count=30"
+
+
+def arguments(tiny, output, *more, task=TASK, **settings):
+    chosen = ",".join(f"{name}={value}" for name, value in {**SHORT, **settings}.items())
+    family, plugin = tiny
+    asked = ["train", f"cllm:{chosen}", "--model", family, "--plugin", plugin, "--task", task]
+    common = ["--data", plugin.parent, "--output", output, "--device", "cpu", "--threads", 1]
+    return [*map(str, [*asked, *common, *more])]
+
+
+def log(folder):
+    lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
+
+
+def collection(output, round_=1):
+    return output / "training" / "cllm" / f"collect-{round_}" / "counting"
+
+
+def contents(folder):
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """What a short training leaves."""
+    out = tmp_path_factory.mktemp("trained") / "family"
+    with pytest.MonkeyPatch.context() as patch:
+        assert cli(patch, *arguments(tiny, out)) == 0
+    return out
+
+
+def test_it_leaves_a_family_that_runs_at_once(monkeypatch, tmp_path, tiny, trained):
+    asked = ["run", "--model", trained, "--method", "cllm", "--plugin", tiny[1], "--task"]
+    out = tmp_path / "out"
+    common = ["--data", tmp_path, "--output", out, "--repeats", 1, "--device", "cpu"]
+    assert cli(monkeypatch, *asked, "counting:count=4", *common) == 0
+    assert {row["method"] for row in rows(out)} == {"ar", "ar:checkpoint=cllm", "cllm"}
+    found = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    exact = {each["method"]: each["exact_match"] for each in found}
+    assert exact["cllm"] == 1.0
+
+
+def test_what_lies_beside_the_weights(trained):
+    lines = log(trained / "cllm")
+    held_out = {f"held_out_{n}" for n in ("ar_loss", "tokens_per_pass", "score", "repetitive")}
+    assert [line["step"] for line in lines] == [0, 2, 4]
+    assert lines[0].keys() == {"step"} | held_out
+    assert held_out | {"loss", "ar_loss", "consistency_loss", "gradient_norm"} <= lines[-1].keys()
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    for line in lines[1:]:
+        assert line["loss"] == pytest.approx(line["consistency_loss"] + 10 * line["ar_loss"])
+    kept = json.loads((trained / "cllm" / "training_config.json").read_text(encoding="utf-8"))
+    assert kept["configuration"]["settings"]["learning_rate"] == 1e-3
+    cleaning = kept["cleaning"]
+    assert cleaning["questions"] == cleaning["answers"] == cleaning["kept_answers"] == 20
+    assert cleaning["dropped"] == {}
+    assert cleaning["augmented_tokens"] > 0
+    config = json.loads((trained / "cllm" / "config.json").read_text(encoding="utf-8"))
+    assert config["cllm"] == {"block_size": 8, "guess": "prompt"}
+
+
+SMALL_SHARDS, SAVES = 6, 0
+KILLED = f"""
+import os, signal
+import cllm_bench.optimise as optimise
+import cllm_bench_methods.collection as collection
+from pyarrow import parquet
+
+def patched(cls, **changes):
+    real = cls.__init__
+    cls.__init__ = lambda self, *a, **k: real(self, *a, **k | changes)
+
+patched(collection.CollectionSettings, shard_size={SMALL_SHARDS})
+patched(optimise.OptimiserSettings, save_every={SAVES})
+calls = []
+
+def dying(real, at):
+    def write(what, where):
+        calls.append(where)
+        if len(calls) < at:
+            return real(what, where)
+        stream = where if hasattr(where, "write") else where.open("wb")
+        stream.write(b"PAR1 a half")
+        stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return write
+
+"""
+IN_COLLECTION = "parquet.write_table = dying(parquet.write_table, 3)\n"
+IN_FIT = """
+real = optimise.write_state
+saving = dying(lambda state, file: real(file, state), 4)
+optimise.write_state = lambda file, state: (
+    saving(state, file.with_name(file.name + ".writing")
+    if len(calls) == 3 and file.name == "checkpoint.pt" else file)
+    if file.name == "checkpoint.pt" else real(file, state)
+)
+"""
+
+
+def killed(code, asked):
+    """Run the program in a process that ends itself as it writes; what it writes stays a half."""
+    start = "from cllm_bench.cli import main\nmain()\n"
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED + code + start, *asked], capture_output=True, check=False
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+
+
+def in_small_shards(monkeypatch):
+    real = CollectionSettings.__init__
+    monkeypatch.setattr(
+        CollectionSettings, "__init__", lambda self, *a, **k: real(self, *a, **k | {"shard_size": 6})
+    )
+
+
+@pytest.mark.parametrize("states", ["recorded", "online"])
+def test_killed_and_repeated_it_ends_with_the_same_records_and_weights(
+    monkeypatch, tmp_path, tiny, states
+):
+    settings = {"states": states, "steps": 6, "copies": 2, "iterations": 2}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    asked = arguments(tiny, broken, **settings)
+    killed(IN_COLLECTION, asked)
+    shards = sorted(file.name for file in collection(broken).glob("*.parquet"))
+    assert shards == ["shard-00000.parquet", "shard-00001.parquet"]
+    assert not (collection(broken) / "manifest.json").exists()
+    first = (collection(broken) / shards[0]).read_bytes()
+    killed(IN_FIT, asked)
+    fit = broken / "training" / "cllm" / "fit-1"
+    assert torch.load(fit / "checkpoint.pt", weights_only=True)["step"] == 3
+    assert not (broken / "family.toml").exists()
+    in_small_shards(monkeypatch)
+    assert cli(monkeypatch, *asked) == 0
+    assert cli(monkeypatch, *arguments(tiny, whole, **settings)) == 0
+    assert (collection(broken) / shards[0]).read_bytes() == first  # not made again
+    records = read_records(collection(broken))
+    assert records == read_records(collection(whole))
+    assert len({record.sample for record in records}) == 20
+    for name in ("model.safetensors", "tokenizer.json"):
+        written = (broken / "cllm" / name).read_bytes()
+        assert written == (whole / "cllm" / name).read_bytes()
+    found, expected = (trained_state(out / "training" / "cllm" / "fit-1") for out in (broken, whole))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert log(broken / "cllm") == log(whole / "cllm")
+
+
+def test_a_second_round_collects_from_what_the_first_has_made(monkeypatch, tmp_path, tiny):
+    out = tmp_path / "out"
+    settings = {"rounds": 2, "growth": 2, "learning_rate": 1e-2, "questions": 6, "tokens": 512}
+    assert cli(monkeypatch, *arguments(tiny, out, **settings)) == 0
+    first, second = (read_records(collection(out, round_)) for round_ in (1, 2))
+    assert [len(records[0].fixed_point) for records in (first, second)] == [8, 16]
+    fitted = find_family(str(tiny[0]), runtime=CPU).model("target")
+    fitted.load_state_dict(trained_state(out / "training" / "cllm" / "fit-1"))
+    changed = 0
+    for record in (each for each in second if each.block == 0):
+        (before,) = (e for e in first if e.sample == record.sample and e.block == 0)
+        changed += record.fixed_point[:8] != before.fixed_point
+        seen = torch.tensor([record.prompt + record.fixed_point])
+        predicted = fitted(input_ids=seen).logits[0, len(record.prompt) - 1 : -1].argmax(-1)
+        assert predicted.tolist() == list(record.fixed_point)
+    assert changed
+    config = json.loads((out / "cllm" / "config.json").read_text(encoding="utf-8"))
+    assert config["cllm"]["block_size"] == 16
+
+
+def collapsing(tiny, out):
+    wild = {"ar_weight": 0, "learning_rate": 1.0, "steps": 40, "warm_up": 0}
+    return arguments(tiny, out, **wild)
+
+
+def test_a_collapse_is_told_and_nothing_is_lost(monkeypatch, tmp_path, tiny, capsys):
+    out = tmp_path / "out"
+    assert cli(monkeypatch, *collapsing(tiny, out)) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    fit = out / "training" / "cllm" / "fit-1"
+    good = fit / "last-good"
+    assert "error: the training collapsed at step 4: the AR loss on held-out answers" in said
+    assert said.endswith(f"; as a checkpoint: --role cllm={good}")
+    assert log(good)[-1]["step"] == 4
+    assert not (out / "cllm").exists()
+    before = contents(out)
+    assert cli(monkeypatch, *collapsing(tiny, out)) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1] == said
+    assert contents(out) == before
+    run = ["run", "--model", tiny[0], "--role", f"cllm={good}", "--method", "cllm", "--repeats", 1]
+    more = ["--plugin", tiny[1], "--task", "counting:count=2", "--data", tmp_path]
+    assert cli(monkeypatch, *run, *more, "--output", tmp_path / "run") == 0
+    mark = json.loads((fit / "collapsed.json").read_text(encoding="utf-8"))
+    assert mark["good"] < 2
+
+
+def evaluation(**changes):
+    figures = {"repetitive": 0.0, "ar_loss": 0.5, "score": 0.8, "tokens_per_pass": 1.5}
+    return {f"held_out_{name}": value for name, value in (figures | changes).items()}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"repetitive": 0.3}, "the repetition rate on held-out questions went from 0 to 0.3"),
+        ({"ar_loss": 1.6}, "the AR loss on held-out answers went from 0.5 to 1.6"),
+        ({"score": 0.1}, "the score on held-out questions went from 0.8 to 0.1"),
+    ],
+)
+def test_two_bad_evaluations_are_a_collapse_and_one_is_a_shock(bad, message):
+    good, bad = evaluation(), evaluation(**bad)
+    assert collapsed([good, good, bad, bad]) == message
+    assert collapsed([good, bad, bad]) == message
+    for fine in ([bad], [bad, bad, bad], [good, bad], [good, good, bad], [good, bad, good]):
+        assert collapsed(fine) is None
+    assert collapsed([good, bad, good, bad]) is None
+
+
+def test_two_evaluations_bad_in_different_ways_are_no_collapse():
+    series = [evaluation(), evaluation(score=0.0), evaluation(repetitive=0.9)]
+    assert collapsed(series) is None
+
+
+@pytest.fixture(scope="module")
+def job(tiny, trained):
+    """A job in this process, to train many variants from one collection."""
+    from cllm_bench.registry import Registry
+
+    registry = Registry((tiny[1],))
+    task = registry.tasks.get("counting")(count=30)
+    found = task.samples(Source("folder", tiny[0], "train"))
+    family = find_family(str(tiny[0]), runtime=CPU)
+    return lambda output: TrainingJob(family, {"counting": (task, found)}, output, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "bf16"},
+        {"lora_rank": 2},
+        {"gradient_checkpointing": True},
+        {"ar_labels": "reference"},
+        {"attention": "eager", "accumulate": 2},
+        {"form": "single"},
+        {"form": "single", "states": "online", "copies": 2, "iterations": 2},
+        {"states": "online", "copies": 4, "iterations": 2, "guess": "last"},
+        {"objective": "local", "copies": 2, "iterations": 2},
+        {"objective": "local", "copies": 3, "iterations": 3, "states": "online"},
+        {"objective": "progressive"},
+        {"objective": "progressive", "states": "online", "window": 2, "copies": 2},
+        {"divergence": "reverse_kl"},
+        {"divergence": "jsd", "augment": 0.0},
+    ],
+    ids=lambda changes: ",".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_every_option_trains(tmp_path, job, trained, changes):
+    settings = {**SHORT, "clean": False, "steps": 3, "evaluate_every": 100, **changes}
+    said = []
+    out = run_recipe(
+        "cllm", CllmRecipe(**settings), job(tmp_path / "out"), said.append, siblings=[trained]
+    )
+    assert said[0].startswith("collect-1: taken from") == (settings.get("states") != "online")
+    newest = log(out / "cllm")[-1]
+    assert newest["step"] == 3
+    assert newest["consistency_loss"] > 0
+    assert newest["gradient_norm"] > 0
+    assert all(math.isfinite(value) for value in newest.values())
+
+
+def refused(monkeypatch, capsys, asked):
+    """The one line of a command that ends with code 2; stages begun before it are told as well."""
+    assert cli(monkeypatch, *asked) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert [line for line in lines if line.startswith("error")] == lines[-1:]
+    return lines[-1]
