@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cllm_bench.errors import UserError
+from cllm_bench.processes import processes_here
 
 Attention = Literal["sdpa", "eager"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -22,7 +23,8 @@ class Runtime:
         attention: transformers' attention implementation. Only those that take an additive
             four-dimensional mask can verify several tokens at once.
         engine: How a forward pass is launched.
-        threads: CPU threads within an operation; 0 is one for each core.
+        threads: CPU threads within an operation; 0 is one for each core, or the share of them
+            that falls to one of several processes.
     """
 
     device: str = "auto"
@@ -50,7 +52,7 @@ class Runtime:
             dtype = "float32" if device == "cpu" else "bfloat16"
         if self.threads < 0:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
-        threads = self.threads or cores()
+        threads = self.threads or max(1, cores() // processes_here())
         torch.set_num_threads(threads)
         return replace(self, device=device, dtype=dtype, threads=threads)
 

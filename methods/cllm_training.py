@@ -21,7 +21,7 @@ from .cllm_batches import Answer, answers_of, cllm_loss, make_batch
 from .cllm_watch import HeldOut, Watch, collapsed
 from .collection import CollectionSettings, Question, Record, collect, decoder_for, read_records
 from .export import leave_checkpoint
-from .jacobi import JacobiDecoder
+from .jacobi import Jacobi, JacobiDecoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,16 +40,19 @@ def split_questions(recipe: CllmRecipe, job: TrainingJob) -> tuple[list[HeldOut]
     Raises:
         UserError: There are too few.
     """
+    count = sum(len(samples.samples) for _, samples in job.tasks.values())
+    if count <= recipe.held_out:
+        raise UserError(
+            f"cllm: {count} training questions are too few, for held_out={recipe.held_out} of "
+            "them are not trained on; give more, or lower it"
+        )
     found: list[HeldOut] = []
     for task, samples in job.tasks.values():
+        if not samples.samples:
+            continue
         examples = encode(samples.samples, job.family.tokenizer)
         pairs = zip(samples.samples, examples, strict=True)
         found += [HeldOut(task, sample, example) for sample, example in pairs]
-    if len(found) <= recipe.held_out:
-        raise UserError(
-            f"cllm: {len(found)} training questions are too few, for held_out={recipe.held_out} of "
-            "them are not trained on; give more, or lower it"
-        )
     random.Random(recipe.seed).shuffle(found)
     held_out, rest = found[: recipe.held_out], found[recipe.held_out :]
     if recipe.questions > len(rest):
@@ -219,7 +222,8 @@ class CllmTraining:
 
     def _watch(self, block_size: int) -> Watch:
         family = self.job.family
-        return Watch(self.held_out, family.tokenizer, family.stop_ids, block_size, family.pad_id)
+        settings = Jacobi(block_size, guess=self.recipe.guess)
+        return Watch(self.held_out, family.tokenizer, family.stop_ids, settings, family.pad_id)
 
     def _model(self, round_: int = 0) -> PreTrainedModel:
         """Return the weights with which a round begins."""

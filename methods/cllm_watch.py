@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sample, Sampling, Task
+from cllm_bench.errors import UserError
 from cllm_bench.repetition import is_repetitive
 
 from .answers import Example
@@ -35,7 +36,7 @@ class Watch:
         questions: What to ask.
         tokenizer: The model's.
         stop_ids: Ids that end a reply.
-        block_size: Of Jacobi decoding.
+        settings: Of Jacobi decoding: as inference will decode.
         pad_id: Of the tokenizer.
     """
 
@@ -44,19 +45,26 @@ class Watch:
         questions: Sequence[HeldOut],
         tokenizer: PreTrainedTokenizerBase,
         stop_ids: frozenset[int],
-        block_size: int,
+        settings: Jacobi,
         pad_id: int,
     ) -> None:
         self._questions = questions
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._settings = Jacobi(block_size)
+        self._settings = settings
         self._pad_id = pad_id
         # A model that no longer stops need not fill the whole limit to show it.
-        self._limit = 2 * max(len(each.example.answer) for each in questions) + block_size
+        longest = max(len(each.example.answer) for each in questions)
+        self._limit = 2 * longest + settings.block_size
 
     def __call__(self, model: PreTrainedModel) -> Mapping[str, float]:
-        """Return AR loss, tokens per pass, score (of 1) and rate of repetition, all held out."""
+        """Return AR loss, tokens per pass, score (of 1) and rate of repetition, all held out.
+
+        Questions that do not fit in the model's positions are left out.
+
+        Raises:
+            UserError: None fits.
+        """
         import torch
 
         from cllm_bench.generate import generate
@@ -64,14 +72,22 @@ class Watch:
 
         size = int(model.config.get_text_config().vocab_size)
         decoder = JacobiDecoder(self._settings, Session(model), size, self._pad_id)
+        positions = decoder.session.room
+        questions = [each for each in self._questions if each.example.length <= positions]
+        if not questions:
+            raise UserError(
+                f"none of {len(self._questions)} held-out questions fits in the model's "
+                f"{positions} positions; give shorter ones"
+            )
         tokens = passes = repetitive = 0
         score = 0.0
-        for task, sample, example in self._questions:
+        for task, sample, example in questions:
+            room = positions - len(example.prompt)
             found = generate(
                 decoder,
                 torch.tensor(example.prompt, device=model.device),
                 sampling=Sampling(),
-                max_new_tokens=min(task.max_new_tokens, self._limit),
+                max_new_tokens=min(task.max_new_tokens, self._limit, room),
                 stop_ids=self._stop_ids,
                 clock=Clock(),
             )
@@ -79,12 +95,11 @@ class Watch:
             passes += len(found.accept_lengths)
             repetitive += is_repetitive(found.token_ids)
             score += self._score(task, sample, found.token_ids)
-        count = len(self._questions)
         return {
-            "held_out_ar_loss": self._ar_loss(model),
+            "held_out_ar_loss": _ar_loss(model, questions),
             "held_out_tokens_per_pass": tokens / max(1, passes),
-            "held_out_score": score / count,
-            "held_out_repetitive": repetitive / count,
+            "held_out_score": score / len(questions),
+            "held_out_repetitive": repetitive / len(questions),
         }
 
     def _score(self, task: Task, sample: Sample, token_ids: Sequence[int]) -> float:
@@ -93,16 +108,17 @@ class Watch:
         reply = reply[: min(cuts)] if cuts else reply
         return task.score(sample, [reply]) / task.best_score
 
-    def _ar_loss(self, model: PreTrainedModel) -> float:
-        """Return the mean cross-entropy of the data set's own answers, in nats a token."""
-        from .answers import collate
-        from .target_recipe import answer_loss
 
-        total = count = 0.0
-        for each in self._questions:
-            loss = answer_loss(model, collate([each.example]))
-            total, count = total + float(loss.total), count + loss.count
-        return total / count
+def _ar_loss(model: PreTrainedModel, questions: Sequence[HeldOut]) -> float:
+    """Return the mean cross-entropy of the data set's own answers, in nats a token."""
+    from .answers import collate
+    from .target_recipe import answer_loss
+
+    total = count = 0.0
+    for each in questions:
+        loss = answer_loss(model, collate([each.example]))
+        total, count = total + float(loss.total), count + loss.count
+    return total / count
 
 
 def collapsed(evaluations: Sequence[Mapping[str, float]]) -> str | None:

@@ -1,6 +1,5 @@
 """The recipe `cllm`, seconds long: to a family that runs, killed and repeated, and collapsing."""
 
-import fcntl
 import json
 import math
 import signal
@@ -9,7 +8,8 @@ import sys
 
 import pytest
 import torch
-from families import cli, rows, write_checkpoint
+from cllm_trainings import SHORT, arguments, collection, contents, training_log
+from families import cli, rows
 
 from cllm_bench.contracts import Source, TrainingJob
 from cllm_bench.family import find_family
@@ -21,38 +21,6 @@ from cllm_bench_methods.cllm_watch import collapsed
 from cllm_bench_methods.collection import CollectionSettings, read_records
 
 CPU = Runtime("cpu", "float32", threads=1)
-SHORT = {
-    "questions": 20,
-    "block_size": 8,
-    "held_out": 4,
-    "evaluate_every": 2,
-    "steps": 4,
-    "tokens": 256,
-    "learning_rate": 1e-3,
-    "clean": "false",
-}
-TASK = "counting:count=30"
-
-
-def arguments(tiny, output, *more, task=TASK, **settings):
-    chosen = ",".join(f"{name}={value}" for name, value in {**SHORT, **settings}.items())
-    family, plugin = tiny
-    asked = ["train", f"cllm:{chosen}", "--model", family, "--plugin", plugin, "--task", task]
-    common = ["--data", plugin.parent, "--output", output, "--device", "cpu", "--threads", 1]
-    return [*map(str, [*asked, *common, *more])]
-
-
-def log(folder):
-    lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
-
-
-def collection(output, round_=1):
-    return output / "training" / "cllm" / f"collect-{round_}" / "counting"
-
-
-def contents(folder):
-    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +44,7 @@ def test_it_leaves_a_family_that_runs_at_once(monkeypatch, tmp_path, tiny, train
 
 
 def test_what_lies_beside_the_weights(trained):
-    lines = log(trained / "cllm")
+    lines = training_log(trained / "cllm")
     held_out = {f"held_out_{n}" for n in ("ar_loss", "tokens_per_pass", "score", "repetitive")}
     assert [line["step"] for line in lines] == [0, 2, 4]
     assert lines[0].keys() == {"step"} | held_out
@@ -145,7 +113,9 @@ def killed(code, asked):
 def in_small_shards(monkeypatch):
     real = CollectionSettings.__init__
     monkeypatch.setattr(
-        CollectionSettings, "__init__", lambda self, *a, **k: real(self, *a, **k | {"shard_size": 6})
+        CollectionSettings,
+        "__init__",
+        lambda self, *a, **k: real(self, *a, **k | {"shard_size": 6}),
     )
 
 
@@ -175,9 +145,11 @@ def test_killed_and_repeated_it_ends_with_the_same_records_and_weights(
     for name in ("model.safetensors", "tokenizer.json"):
         written = (broken / "cllm" / name).read_bytes()
         assert written == (whole / "cllm" / name).read_bytes()
-    found, expected = (trained_state(out / "training" / "cllm" / "fit-1") for out in (broken, whole))
+    found, expected = (
+        trained_state(out / "training" / "cllm" / "fit-1") for out in (broken, whole)
+    )
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert log(broken / "cllm") == log(whole / "cllm")
+    assert training_log(broken / "cllm") == training_log(whole / "cllm")
 
 
 def test_a_second_round_collects_from_what_the_first_has_made(monkeypatch, tmp_path, tiny):
@@ -213,7 +185,7 @@ def test_a_collapse_is_told_and_nothing_is_lost(monkeypatch, tmp_path, tiny, cap
     good = fit / "last-good"
     assert "error: the training collapsed at step 4: the AR loss on held-out answers" in said
     assert said.endswith(f"; as a checkpoint: --role cllm={good}")
-    assert log(good)[-1]["step"] == 4
+    assert training_log(good)[-1]["step"] == 4
     assert not (out / "cllm").exists()
     before = contents(out)
     assert cli(monkeypatch, *collapsing(tiny, out)) == 1
@@ -222,8 +194,18 @@ def test_a_collapse_is_told_and_nothing_is_lost(monkeypatch, tmp_path, tiny, cap
     run = ["run", "--model", tiny[0], "--role", f"cllm={good}", "--method", "cllm", "--repeats", 1]
     more = ["--plugin", tiny[1], "--task", "counting:count=2", "--data", tmp_path]
     assert cli(monkeypatch, *run, *more, "--output", tmp_path / "run") == 0
+
+
+@pytest.mark.xfail(strict=True, reason="the optimiser keeps the first of the two bad evaluations")
+def test_what_a_collapse_leaves_is_from_before_it(monkeypatch, tmp_path, tiny):
+    out = tmp_path / "out"
+    assert cli(monkeypatch, *collapsing(tiny, out)) == 1
+    fit = out / "training" / "cllm" / "fit-1"
     mark = json.loads((fit / "collapsed.json").read_text(encoding="utf-8"))
-    assert mark["good"] < 2
+    assert mark["good"] == 0
+    target = find_family(str(tiny[0]), runtime=CPU).model("target").state_dict()
+    good = trained_state(fit, "good.pt")
+    assert all(torch.equal(good[name], target[name]) for name in good)
 
 
 def evaluation(**changes):
@@ -292,16 +274,8 @@ def test_every_option_trains(tmp_path, job, trained, changes):
         "cllm", CllmRecipe(**settings), job(tmp_path / "out"), said.append, siblings=[trained]
     )
     assert said[0].startswith("collect-1: taken from") == (settings.get("states") != "online")
-    newest = log(out / "cllm")[-1]
+    newest = training_log(out / "cllm")[-1]
     assert newest["step"] == 3
     assert newest["consistency_loss"] > 0
     assert newest["gradient_norm"] > 0
     assert all(math.isfinite(value) for value in newest.values())
-
-
-def refused(monkeypatch, capsys, asked):
-    """The one line of a command that ends with code 2; stages begun before it are told as well."""
-    assert cli(monkeypatch, *asked) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert [line for line in lines if line.startswith("error")] == lines[-1:]
-    return lines[-1]
