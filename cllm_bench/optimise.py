@@ -234,18 +234,23 @@ class Optimiser:
         state = model_state(self._model)
         plain = self._plain(state)
 
-        def judged() -> tuple[dict[str, float], str | None]:
+        def judged() -> tuple[dict[str, float], str | None, bool]:
             with torch.no_grad():
                 found = {name: float(value) for name, value in evaluate(plain).items()}
             found = {"step": self._step, **found}
-            return found, guard([*self._evaluations, found]) if guard else None
+            if guard is None:
+                return found, None, True
+            # A guard may wait for a second bad evaluation before it stops: weights are good if
+            # the same once more would not stop them either.
+            good = guard([*self._evaluations, found, found]) is None
+            return found, guard([*self._evaluations, found]), good
 
-        found, reason = on_main(judged)
+        found, reason, good = on_main(judged)
         self._log({**figures, **found})
         if reason is not None:
             self._collapse(reason)
         self._evaluations.append(found)
-        if is_main():
+        if is_main() and good:
             kept = {"step": self._step, "model": state, "adapters": self._adapters}
             write_state(self._folder / GOOD, kept)
 
@@ -256,8 +261,12 @@ class Optimiser:
         return cast(PreTrainedModel, self._accelerator.unwrap_model(self._model).eval())
 
     def _collapse(self, reason: str) -> NoReturn:
-        good = self._evaluations[-1]["step"] if self._evaluations else None
-        on_main(lambda: collapse(self._folder, reason, self._step, good))
+        def mark() -> None:
+            file = self._folder / GOOD
+            good = read_state(file)["step"] if file.exists() else None
+            collapse(self._folder, reason, self._step, good)
+
+        on_main(mark)
         on_main(lambda: refuse_collapsed(self._folder))
         raise AssertionError("a collapse is refused")
 

@@ -35,7 +35,7 @@ def trained(tiny, tmp_path_factory):
 def test_it_leaves_a_family_that_runs_at_once(monkeypatch, tmp_path, tiny, trained):
     asked = ["run", "--model", trained, "--method", "cllm", "--plugin", tiny[1], "--task"]
     out = tmp_path / "out"
-    common = ["--data", tmp_path, "--output", out, "--repeats", 1, "--device", "cpu"]
+    common = ["--data", tmp_path, "--output", out, "--repeats", 1, "--threads", 1]
     assert cli(monkeypatch, *asked, "counting:count=4", *common) == 0
     assert {row["method"] for row in rows(out)} == {"ar", "ar:checkpoint=cllm", "cllm"}
     found = json.loads((out / "summary.json").read_text(encoding="utf-8"))
@@ -192,11 +192,10 @@ def test_a_collapse_is_told_and_nothing_is_lost(monkeypatch, tmp_path, tiny, cap
     assert capsys.readouterr().err.strip().splitlines()[-1] == said
     assert contents(out) == before
     run = ["run", "--model", tiny[0], "--role", f"cllm={good}", "--method", "cllm", "--repeats", 1]
-    more = ["--plugin", tiny[1], "--task", "counting:count=2", "--data", tmp_path]
+    more = ["--plugin", tiny[1], "--task", "counting:count=2", "--data", tmp_path, "--threads", 1]
     assert cli(monkeypatch, *run, *more, "--output", tmp_path / "run") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the optimiser keeps the first of the two bad evaluations")
 def test_what_a_collapse_leaves_is_from_before_it(monkeypatch, tmp_path, tiny):
     out = tmp_path / "out"
     assert cli(monkeypatch, *collapsing(tiny, out)) == 1

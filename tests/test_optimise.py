@@ -215,7 +215,8 @@ def test_evaluations_are_logged_shown_judged_and_kept(tmp_path):
         {"step": 3, "repeats": 4.0},
         {"step": 5, "repeats": 3.0},
     ]
-    assert [len(found) for found in seen] == [1, 2, 3]
+    # Each is judged twice: were it the same again, would that stop the training?
+    assert [len(found) for found in seen] == [2, 1, 3, 2, 4, 3]
     lines = log(tmp_path / "fit")
     assert lines[0] == {"step": 0, "repeats": 5.0}
     assert [(line["step"], line["repeats"]) for line in lines[1:]] == [(3, 4.0), (5, 3.0)]
@@ -234,14 +235,15 @@ def test_what_fails_the_guard_stops_for_good(tmp_path):
 
     message = (
         r"collapsed at step 4: repeats 50% > 10%; "
-        r"the last good weights, of step 2, are in '.*good\.pt'$"
+        r"the last good weights, of step 0, are in '.*good\.pt'$"
     )
     with pytest.raises(TrainingCollapsed, match=message):
         run()
     kept = contents(tmp_path / "fit")
     assert json.loads(kept["collapsed.json"])["step"] == 4
     assert log(tmp_path / "fit")[-1]["step"] == 4
-    assert torch.load(tmp_path / "fit" / GOOD, weights_only=True)["step"] == 2
+    # At step 2 one evaluation more of that kind would have stopped it: those weights are not good.
+    assert torch.load(tmp_path / "fit" / GOOD, weights_only=True)["step"] == 0
     with pytest.raises(TrainingCollapsed, match=message):
         run()
     assert contents(tmp_path / "fit") == kept
