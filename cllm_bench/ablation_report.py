@@ -19,7 +19,7 @@ from cllm_bench.ablation_variants import BASE, Variant
 from cllm_bench.contracts import SampleSet, Task
 from cllm_bench.report_columns import MAIN, Column, Line, Manifest, Run, mechanism_columns
 from cllm_bench.report_notes import conditions, notes, subtitle
-from cllm_bench.reports import _markdown_table, _Table
+from cllm_bench.reports import Grid, markdown_table
 from cllm_bench.rows import Row
 from cllm_bench.statistics import Interval, bootstrap_interval, median
 from cllm_bench.summary import conversation
@@ -163,7 +163,7 @@ def markdown(manifest: Manifest, rows: Sequence[Mapping[str, Any]], run: Run) ->
         lines = [Line("1", "run", run[0], row) for row in rows if row["task"] == task]
         references = [Line("1", "run", run[0], each) for each in run[1] if each["task"] == task]
         parts += [f"## {task}", subtitle(lines)]
-        parts.append(_markdown_table(_Table(_columns(lines), tuple(lines))))
+        parts.append(markdown_table(Grid(_columns(lines), tuple(lines))))
         measured = [line for line in lines if line.summary["collapsed"] is None]
         warned = notes(measured) if measured else []
         parts.append("\n".join(f"- {note}" for note in [_reference(references[0]), *warned]))

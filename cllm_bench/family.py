@@ -141,7 +141,7 @@ class ModelFamily:
         """Ids that end a reply, by the tokenizer and the target's generation settings."""
         from cllm_bench.loading import stop_ids
 
-        return stop_ids(self.model("target"), self.tokenizer)
+        return stop_ids(self.checkpoint("target"), self.tokenizer)
 
     @property
     def pad_id(self) -> int:
@@ -150,8 +150,10 @@ class ModelFamily:
         return int(pad) if pad is not None else min(self.stop_ids, default=0)
 
     def vocabulary(self, role: str) -> int:
-        """Return the number of token ids that a role knows, V."""
-        return int(self.model(role).config.get_text_config().vocab_size)
+        """Return the number of token ids that a role knows, V; loads no weights."""
+        from cllm_bench.loading import load_config
+
+        return int(load_config(self.checkpoint(role)).get_text_config().vocab_size)
 
     def parameters(self, role: str) -> int:
         """Return the number of parameters of a role, tied ones once."""

@@ -11,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -136,11 +137,28 @@ def _has_tokenizer(checkpoint: Checkpoint) -> bool:
         raise _cannot_load("tokenizer", checkpoint, error) from None
 
 
-def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def load_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    """Load what describes a model, without its weights.
+
+    Raises:
+        UserError: There is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(checkpoint.location, revision=checkpoint.revision)
+    except (OSError, ValueError) as error:
+        raise _cannot_load("configuration", checkpoint, error) from None
+
+
+def stop_ids(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Return the ids at which generation ends: the tokenizer's and the checkpoint's."""
+    try:
+        generation = GenerationConfig.from_pretrained(
+            checkpoint.location, revision=checkpoint.revision
+        )
+    except OSError:  # older checkpoints say it in their configuration
+        generation = GenerationConfig.from_model_config(load_config(checkpoint))
     found: set[int] = set()
-    generation = getattr(model, "generation_config", None)
-    for ids in (tokenizer.eos_token_id, getattr(generation, "eos_token_id", None)):
+    for ids in (tokenizer.eos_token_id, generation.eos_token_id):
         if ids is not None:
             found.update([ids] if isinstance(ids, int) else ids)
     return frozenset(found)
@@ -205,11 +223,8 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Return what identifies the weights: a SHA-256 over a folder's files, or the Hub's commit."""
     if not checkpoint.local:
-        try:
-            config = AutoConfig.from_pretrained(checkpoint.location, revision=checkpoint.revision)
-        except (OSError, ValueError) as error:
-            raise _cannot_load("configuration", checkpoint, error) from None
-        return f"hub:{getattr(config, '_commit_hash', None) or 'unknown commit'}"
+        commit = getattr(load_config(checkpoint), "_commit_hash", None)
+        return f"hub:{commit or 'unknown commit'}"
     total = hashlib.sha256()
     for file in sorted(Path(checkpoint.location).iterdir()):
         if file.suffix in (".safetensors", ".bin", ".json", ".model", ".pt"):

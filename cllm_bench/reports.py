@@ -12,11 +12,13 @@ from cllm_bench.report_notes import LEGEND, conditions, notes, subtitle
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Run", "markdown", "rich_table"]
+__all__ = ["Grid", "Run", "markdown", "markdown_table", "rich_table"]
 
 
 @dataclass(frozen=True)
-class _Table:
+class Grid:
+    """The lines of one table, and its columns."""
+
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
 
@@ -25,11 +27,11 @@ class _Table:
         """The texts, by line and column."""
         return [[column.text(line) for column in self.columns] for line in self.lines]
 
-    def narrowed(self, width: int) -> _Table:
+    def narrowed(self, width: int) -> Grid:
         """Leave out the least important columns until the rest fits, or only the main ones stay."""
         columns = list(self.columns)
         while True:
-            table = _Table(tuple(columns), self.lines)
+            table = Grid(tuple(columns), self.lines)
             least = max(columns, key=lambda column: column.rank)
             if table._terminal_width() <= width or not least.rank:
                 return table
@@ -49,8 +51,8 @@ class _Section:
 
     task: str
     subtitle: str
-    main: _Table
-    mechanism: _Table | None
+    main: Grid
+    mechanism: Grid | None
     notes: list[str]
 
 
@@ -63,9 +65,9 @@ def markdown(runs: Sequence[Run]) -> str:
     """
     parts = ["# cllm-bench results"]
     for section in _sections(runs):
-        parts += [f"## {section.task}", section.subtitle, _markdown_table(section.main)]
+        parts += [f"## {section.task}", section.subtitle, markdown_table(section.main)]
         if section.mechanism:
-            parts += ["How the passes went:", _markdown_table(section.mechanism)]
+            parts += ["How the passes went:", markdown_table(section.mechanism)]
         if section.notes:
             parts.append("\n".join(["Notes:", "", *(f"- {note}" for note in section.notes)]))
     parts += ["## How to read this", LEGEND.format(baseline=_baselines(runs))]
@@ -95,7 +97,7 @@ def rich_table(runs: Sequence[Run], *, width: int | None = None) -> None:
     console.print(f"\n[dim]{_plain(LEGEND.format(baseline=_baselines(runs)))}[/]")
 
 
-def _print_table(console: Console, table: _Table) -> list[str]:
+def _print_table(console: Console, table: Grid) -> list[str]:
     """Print what fits; return the titles of the columns that do not."""
     from rich import box
     from rich.table import Table
@@ -133,8 +135,8 @@ def _sections(runs: Sequence[Run]) -> list[_Section]:
             _Section(
                 task=task,
                 subtitle=subtitle(own),
-                main=_Table(tuple(column for column in MAIN if column.wanted(own)), own),
-                mechanism=_Table(mechanism_columns(extra), extra) if extra else None,
+                main=Grid(tuple(column for column in MAIN if column.wanted(own)), own),
+                mechanism=Grid(mechanism_columns(extra), extra) if extra else None,
                 notes=notes(own),
             )
         )
@@ -162,7 +164,8 @@ def _baselines(runs: Sequence[Run]) -> str:
     return " or ".join(dict.fromkeys(f"`{manifest['baseline']}`" for manifest, _ in runs))
 
 
-def _markdown_table(table: _Table) -> str:
+def markdown_table(table: Grid) -> str:
+    """Return a table in Markdown, its columns aligned."""
     titles = [column.title for column in table.columns]
     texts = [[text.replace("|", "\\|") for text in line] for line in table.cells]
     widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]

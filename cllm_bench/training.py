@@ -127,6 +127,7 @@ def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob, announce: An
             raise UserError(f"'{job.output}' is a file; pick another --output")
         if _foreign(job.output):
             raise UserError(f"'{job.output}' holds something else; pick another --output")
+        _refuse_other_weights(job, recipe)
         work.mkdir(parents=True, exist_ok=True)
         held = _lock(job.output, announce)
     try:
@@ -190,6 +191,21 @@ def _inputs(recipe: Recipe, job: TrainingJob) -> Mapping[str, Any]:
 
 def _foreign(output: Path) -> bool:
     return output.is_dir() and any(output.iterdir()) and not (output / "training").is_dir()
+
+
+def _refuse_other_weights(job: TrainingJob, recipe: Recipe) -> None:
+    """Refuse to put a role beside weights that it was not made from."""
+    from cllm_bench.loading import fingerprint
+
+    if not (job.output / FILE).exists():
+        return
+    there = read_family(job.output / FILE).roles
+    for role, checkpoint in _inputs(recipe, job).items():
+        if role in there and fingerprint(there[role]) != fingerprint(checkpoint):
+            raise UserError(
+                f"'{job.output}' has another '{role}' than '{job.family.name}': train from it "
+                f"with --model {job.output}, or pick another --output"
+            )
 
 
 def write_family(output: Path, family: ModelFamily, recipe: Recipe) -> None:

@@ -147,7 +147,7 @@ class CllmRecipe:
             self.iterations,
             self.guess,
             family.pad_id,
-            len(family.tokenizer),
+            family.vocabulary("target"),
             self.objective,
             self.divergence,
             self.form,

@@ -168,6 +168,17 @@ def test_an_output_in_use_for_something_else(monkeypatch, tmp_path, capsys):
     )
 
 
+def test_a_role_is_not_put_beside_weights_that_it_was_not_made_from(
+    monkeypatch, tmp_path, tiny, capsys
+):
+    out = tmp_path / "out"
+    assert train(monkeypatch, f"{TINY},steps=20", out) == 0
+    asked = ["train", "cllm:steps=1,held_out=4", "--model", tiny[0], "--task", "counting"]
+    assert cli(monkeypatch, *asked, "--plugin", tiny[1], "--output", out) == 2
+    assert f"'{out}' has another 'target' than 'tiny'" in capsys.readouterr().err
+    assert not (out / "cllm").exists()
+
+
 @dataclass(frozen=True)
 class Made:
     """A recipe of two stages, of which one may be taken from another training."""
