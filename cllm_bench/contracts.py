@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -19,7 +19,13 @@ Listen = Callable[[str, int, int], None]  # what runs, how much is done, of how 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen. Temperature 0 is greedy."""
+    """How the next token is chosen; `cllm_bench.sampling` does it.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Of the nucleus: the fewest most likely tokens whose probabilities reach it.
+        seed: Of the reply. Every question has its own, the same for all methods.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -46,7 +52,8 @@ class Decoder(Protocol):
     end. A decoder knows no stop ids, limits, clocks or counts: `generate` does.
 
     A decoder may also have a method `counters() -> Mapping[str, float]`: mechanism figures of its
-    last generation, read after the clock has stopped and stored with the sample.
+    last generation, read after the clock has stopped and stored with the sample; and an attribute
+    `extra_parameters`, an int: those that it needs beside its checkpoint's.
     """
 
     def __call__(
@@ -59,20 +66,49 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class LibraryDecoder(Protocol):
+    """A decoder whose loop belongs to another library, and is timed on the same clock as ours.
+
+    It may have `counters` and `extra_parameters` as a `Decoder` has.
+    """
+
+    def answer(
+        self,
+        prompt_ids: Tensor,  # (P,)
+        sampling: Sampling,
+        *,
+        max_new_tokens: int,
+        stop_ids: Collection[int],
+        settle: Callable[[Step], None],
+    ) -> None:
+        """Decode to a stop token or the limit; call `settle` with each step as it happens."""
+        ...
+
+
+@runtime_checkable
 class Method(Protocol):
     """A decoding method: a frozen dataclass of settings.
 
-    A class attribute `baseline = True` marks the method that all others are compared with.
+    Optional attributes: `baseline = True` marks the method that all others are compared with;
+    `sampled` is its exactness at temperatures above 0, and a method without it decodes greedily
+    only; `extra_roles` names roles in the family that it needs beside its checkpoint.
     """
 
-    exactness: ClassVar[Exactness]
+    @property
+    def exactness(self) -> Exactness:
+        """What greedy replies are.
+
+        `exact`: the baseline's, token for token; `distribution`: drawn from the same distribution;
+        `lossy`: neither is claimed.
+        """
+        ...
 
     @property
     def checkpoint(self) -> str:
         """The role, in the model family, of the checkpoint whose output this method settles."""
         ...
 
-    def bind(self, family: ModelFamily) -> Decoder:
+    def bind(self, family: ModelFamily) -> Decoder | LibraryDecoder:
         """Fetch the weights that the method needs.
 
         Raises:

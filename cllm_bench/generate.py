@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cllm_bench.clock import Clock
-from cllm_bench.contracts import Decoder, Sampling
+from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling, Step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ class Generation:
 
 
 def generate(
-    decoder: Decoder,
+    decoder: Decoder | LibraryDecoder,
     prompt_ids: Tensor,  # (P,)
     *,
     sampling: Sampling,
@@ -54,6 +54,8 @@ def generate(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    if isinstance(decoder, LibraryDecoder):
+        return _listen(decoder, prompt_ids, sampling, max_new_tokens, stop_ids, clock)
     token_ids: list[int] = []
     accept_lengths: list[int] = []
     drafted: list[int] = []
@@ -71,6 +73,46 @@ def generate(
         tuple(token_ids),
         tuple(accept_lengths),
         tuple(drafted),
+        first - start,
+        end - first,
+        finish,
+    )
+
+
+def _listen(
+    decoder: LibraryDecoder,
+    prompt_ids: Tensor,  # (P,)
+    sampling: Sampling,
+    limit: int,
+    stop_ids: Collection[int],
+    clock: Clock,
+) -> Generation:
+    """Time a loop that is not ours; its tokens are counted like everybody's."""
+    steps: list[Step] = []
+    first: float | None = None
+
+    def settle(step: Step) -> None:
+        nonlocal first
+        steps.append(step)
+        if first is None:
+            first = clock.seconds()
+
+    start = clock.seconds()
+    decoder.answer(prompt_ids, sampling, max_new_tokens=limit, stop_ids=stop_ids, settle=settle)
+    end = clock.seconds()
+    token_ids: list[int] = []
+    finish = None
+    counted = 0
+    while finish is None and counted < len(steps):
+        finish = _take(steps[counted].tokens, token_ids, limit, stop_ids)
+        counted += 1
+    if finish is None or first is None:
+        raise ValueError("the library's loop ended before a stop token or the limit")
+    passes = steps[1:counted]
+    return Generation(
+        tuple(token_ids),
+        tuple(len(step.tokens) for step in passes),
+        tuple(step.drafted for step in passes),
         first - start,
         end - first,
         finish,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench.clock import device_clock
-from cllm_bench.contracts import Decoder, Listen, Sample
+from cllm_bench.contracts import Decoder, LibraryDecoder, Listen, Sample
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
@@ -56,7 +56,7 @@ class Runner:
         self._listen = listen
         listen("loading the weights", 0, 1)
         self._clock = device_clock(plan.family.runtime.device)
-        self._decoders: dict[str, Decoder] = {
+        self._decoders: dict[str, Decoder | LibraryDecoder] = {
             cell.label: cell.method.bind(plan.family) for cell in plan.cells
         }
         self._prompts: dict[tuple[str, str], Tensor] = {}

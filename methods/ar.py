@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -17,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Autoregressive:
-    """One token a pass, greedily.
+    """One token a pass.
 
     Attributes:
         checkpoint: The role in the family that decodes.
     """
 
     exactness: ClassVar[Exactness] = "exact"
+    sampled: ClassVar[Exactness] = "exact"
     baseline: ClassVar[bool] = True
 
     checkpoint: str = "target"
@@ -45,9 +47,11 @@ class AutoregressiveDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield one token a step."""
-        session = self.session
-        token = session.prefill(prompt_ids).logits.argmax(-1)  # (1,)
-        while True:
+        from cllm_bench.sampling import Chooser
+
+        session, choose = self.session, Chooser(sampling, prompt_ids.device)
+        token = choose(session.prefill(prompt_ids).logits, 0)  # (1,)
+        for place in itertools.count(1):
             yield Step((int(token),))
-            token = session.forward(token).logits.argmax(-1)
+            token = choose(session.forward(token).logits, place)
             session.keep(1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cllm:
-    """A consistency-trained checkpoint, decoded in parallel, greedily.
+    """A consistency-trained checkpoint, decoded in parallel.
 
     Attributes:
         decoding: `jacobi`, or `ar`: one token a pass.
@@ -34,6 +34,7 @@ class Cllm:
     """
 
     exactness: ClassVar[Exactness] = "exact"
+    sampled: ClassVar[Exactness] = "exact"
 
     decoding: Literal["jacobi", "ar"] = "jacobi"
     block_size: int | None = None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jacobi:
-    """Parallel fixed-point iteration over a block of guesses, greedily.
+    """Parallel fixed-point iteration over a block of guesses.
 
     Attributes:
         block_size: Tokens in a block, n, the settled one at its head included.
@@ -38,6 +38,7 @@ class Jacobi:
     """
 
     exactness: ClassVar[Exactness] = "exact"
+    sampled: ClassVar[Exactness] = "exact"
 
     block_size: int = 16
     refill: Literal["block", "sliding"] = "block"
@@ -91,18 +92,21 @@ class JacobiDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: at least one, at most the window's length."""
+        from cllm_bench.sampling import Chooser
+
         session, size = self.session, self.settings.block_size
+        choose = Chooser(sampling, prompt_ids.device)
         self.iterates = iterates = []
         guesses = self._guesses(prompt_ids.tolist())
-        first = int(session.prefill(prompt_ids).logits.argmax(-1))
+        first = int(choose(session.prefill(prompt_ids).logits, 0))
         yield Step(guesses.settle((first,)))
         block = [first, *guesses.draw(size - 1)]
         start = 0
         while True:
             # A guess past the model's last position cannot be tried, and need not be.
             del block[max(1, session.room) :]
-            predicted = session.forward(block).logits.argmax(-1).tolist()
-            matches = _matches(block, predicted)
+            predicted = choose(session.forward(block).logits, start + 1).tolist()
+            matches = count_matches(block, predicted)
             session.keep(matches + 1)
             settled = guesses.settle(tuple(predicted[: matches + 1]))
             iterates.append(Iterate(start, tuple(block), tuple(predicted), len(settled)))
@@ -182,8 +186,13 @@ class ReferenceGuesses:
         return list(self._reference[end - count : end])
 
 
-def _matches(block: Sequence[int], predicted: Sequence[int]) -> int:
-    """Count the leading guesses that the model confirms."""
+def count_matches(block: Sequence[int], predicted: Sequence[int]) -> int:
+    """Count the leading guesses of a chain that the model confirms.
+
+    Args:
+        block: The newest settled token and the guesses behind it.
+        predicted: What the model chooses behind each of them.
+    """
     count = 0
     for guess, token in zip(block[1:], predicted, strict=False):
         if guess != token:
