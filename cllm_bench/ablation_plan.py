@@ -17,7 +17,7 @@ from cllm_bench.commands import (
     family_to_train,
     required,
 )
-from cllm_bench.contracts import Listen, SampleSet, Task, TrainingJob
+from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.manifest import environment
@@ -88,7 +88,9 @@ class Ablation:
 
     def cells(self, variants: Sequence[Variant]) -> tuple[Cell, ...]:
         """Return the run's cells for these variants, the baselines among them."""
-        return plan_cells(self.registry, [self.methods[variant.label] for variant in variants])
+        return plan_cells(
+            self.registry, [self.methods[variant.label] for variant in variants], Sampling()
+        )
 
     def manifest(self) -> dict[str, Any]:
         """Return what is written down before the first training."""

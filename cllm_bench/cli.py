@@ -68,7 +68,13 @@ def run(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: one in ./results.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of order and statistics.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of order, replies drawn and statistics.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(help="Of sampling; 0 decodes greedily.", metavar="<float>")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the likeliest tokens that reach this probability.")
+    ] = 1.0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, …")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
@@ -88,6 +94,8 @@ def run(
         repeats=repeats,
         output=output,
         seed=seed,
+        temperature=temperature,
+        top_p=top_p,
         device=device,
         dtype=dtype,
         attention=attention,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ class RunOptions:
     repeats: int
     output: Path | None
     seed: int
+    temperature: float
+    top_p: float
     device: str
     dtype: str
     attention: str
@@ -155,7 +158,8 @@ def _plan(options: RunOptions) -> RunPlan:
         parse_selection(text)
         for text in required(options.methods, "--method", registry.methods.names())
     ]
-    cells = plan_cells(registry, methods)
+    sampling = _sampling(options)
+    cells = plan_cells(registry, methods, sampling)
     tasks = build_tasks(registry, options.tasks)
     if options.attention not in ("sdpa", "eager"):
         raise UserError(f"--attention {options.attention} is not one of sdpa, eager")
@@ -170,7 +174,17 @@ def _plan(options: RunOptions) -> RunPlan:
     plans = tuple(
         plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
     )
-    return RunPlan(family, cells, plans, options.repeats, options.seed, Sampling())
+    return RunPlan(family, cells, plans, options.repeats, options.seed, sampling)
+
+
+def _sampling(options: RunOptions) -> Sampling:
+    if not 0 <= options.temperature < math.inf:
+        raise UserError(f"--temperature must be 0 (greedy) or above, not {options.temperature}")
+    if not 0 < options.top_p <= 1:
+        raise UserError(f"--top-p must be above 0 and at most 1, not {options.top_p}")
+    if options.top_p < 1 and options.temperature == 0:
+        raise UserError(f"--top-p {options.top_p} needs a --temperature above 0")
+    return Sampling(options.temperature, options.top_p)
 
 
 def _check_roles(
@@ -181,7 +195,7 @@ def _check_roles(
     Raises:
         UserError: A role is missing.
     """
-    for role in dict.fromkeys(cell.checkpoint for cell in cells):
+    for role in dict.fromkeys(role for cell in cells for role in cell.roles):
         try:
             family.checkpoint(role)
         except UserError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cllm_bench.contracts import Method, Sample, SampleSet, Sampling, Source, Task
+from cllm_bench.contracts import Exactness, Method, Sample, SampleSet, Sampling, Source, Task
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
@@ -26,17 +27,24 @@ class Cell:
         name: Its registered name.
         method: The settings.
         baseline: Label of the baseline method on the same checkpoint.
+        exactness: What the method claims at the temperature of the run.
     """
 
     label: str
     name: str
     method: Method
     baseline: str
+    exactness: Exactness
 
     @property
     def checkpoint(self) -> str:
         """The role whose output the method settles."""
         return self.method.checkpoint
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All roles that the method needs."""
+        return (self.checkpoint, *getattr(self.method, "extra_roles", ()))
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,15 @@ class RunPlan:
                     turn = (index + repeat) % len(order)
                     yield Round(plan, sample, repeat, tuple(order[turn:] + order[:turn]))
 
+    def sampling_of(self, task: TaskPlan, sample: Sample) -> Sampling:
+        """Return how one reply is chosen: its seed is its own, the same for every method.
+
+        Repeats share it too: they measure the same reply again.
+        """
+        text = f"{self.seed}/{task.label}/{sample.id}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        return dataclasses.replace(self.sampling, seed=seed)
+
     def key(self, task: TaskPlan, sample: Sample, cell: Cell, repeat: int) -> str:
         """Return the resume key of one row of this run."""
         return row_key(
@@ -145,8 +162,12 @@ class RunPlan:
         places = {code_place(cls) for cls in classes}
         return {place.name: code_hash(place) for place in sorted(places)}
 
-    def manifest(self) -> dict[str, Any]:
-        """Return the whole manifest."""
+    def manifest(self, extra_parameters: Mapping[str, int]) -> dict[str, Any]:
+        """Return the whole manifest.
+
+        Args:
+            extra_parameters: By cell, those that it needs beside its checkpoint's.
+        """
         runtime = self.family.runtime
         return environment(runtime.device) | {
             "configuration": self.configuration(),
@@ -154,8 +175,13 @@ class RunPlan:
             "runtime": dataclasses.asdict(runtime),
             "repeats": self.repeats,
             "seed": self.seed,
+            "sampling": dataclasses.asdict(self.sampling),
             "baseline": self.cells[0].label,
-            "cells": [self._describe_cell(cell) for cell in self.cells],
+            "cells": [
+                self._describe_cell(cell)
+                | {"extra_parameters": extra_parameters.get(cell.label, 0)}
+                for cell in self.cells
+            ],
             "tasks": [_describe_task(plan) for plan in self.tasks],
         }
 
@@ -165,7 +191,7 @@ class RunPlan:
             "name": cell.name,
             "settings": as_dict(cell.method),
             "checkpoint": cell.checkpoint,
-            "exactness": cell.method.exactness,
+            "exactness": cell.exactness,
             "baseline": cell.baseline,
             "parameters": self.family.parameters(cell.checkpoint),
         }
@@ -191,11 +217,13 @@ def machine_identity(device: str) -> dict[str, Any]:
     return {key: found[key] for key in ("cpu", "cores", "gpu") if key in found}
 
 
-def plan_cells(registry: Registry, selections: Sequence[Selection]) -> tuple[Cell, ...]:
+def plan_cells(
+    registry: Registry, selections: Sequence[Selection], sampling: Sampling
+) -> tuple[Cell, ...]:
     """Make the cells asked for, with the baseline on the target and on every other checkpoint used.
 
     Raises:
-        UserError: An unknown method, or settings that do not fit.
+        UserError: An unknown method, settings that do not fit, or a method that cannot sample.
     """
     name, baseline = registry.baseline()
     cells: dict[str, Cell] = {}
@@ -203,7 +231,9 @@ def plan_cells(registry: Registry, selections: Sequence[Selection]) -> tuple[Cel
     def add(method_name: str, method: Method) -> None:
         own = label(name, baseline(checkpoint=method.checkpoint))
         text = label(method_name, method)
-        cells.setdefault(text, Cell(text, method_name, method, own))
+        cells.setdefault(
+            text, Cell(text, method_name, method, own, _exactness(text, method, sampling))
+        )
 
     wanted = [
         (selection.name, build(registry.methods.get(selection.name), "method", selection))
@@ -214,6 +244,15 @@ def plan_cells(registry: Registry, selections: Sequence[Selection]) -> tuple[Cel
         add(name, baseline(checkpoint=method.checkpoint))
         add(method_name, method)
     return tuple(cells.values())
+
+
+def _exactness(text: str, method: Method, sampling: Sampling) -> Exactness:
+    if sampling.temperature == 0:
+        return method.exactness
+    sampled: Exactness | None = getattr(method, "sampled", None)
+    if sampled is None:
+        raise UserError(f"method '{text}' decodes greedily only; leave --temperature at 0")
+    return sampled
 
 
 def plan_task(name: str, task: Task, source: Source, limit: int | None) -> TaskPlan:

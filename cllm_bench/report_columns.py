@@ -12,6 +12,7 @@ Manifest = Mapping[str, Any]
 Summary = Mapping[str, Any]
 Run = tuple[Manifest, Sequence[Summary]]
 
+POSITIONS = 6  # whose acceptance is shown
 HISTOGRAM_LENGTHS = 4  # shown one by one; the longer ones together
 
 
@@ -88,7 +89,8 @@ def _speedup(name: str, *, interval: bool = True) -> Callable[[Line], str]:
 
 def _memory(line: Line) -> str:
     s = line.summary
-    return f"{formats.memory(s['peak_memory_bytes'])} / {formats.count(s['parameters'])}"
+    extra = f" + {formats.count(s['extra_parameters'])}" if s["extra_parameters"] else ""
+    return f"{formats.memory(s['peak_memory_bytes'])} / {formats.count(s['parameters'])}{extra}"
 
 
 def _failed(line: Line) -> str:
@@ -145,6 +147,9 @@ def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
         *(column for column in MAIN[:2] if column.wanted(lines)),
         Column("method", method, left=True),
         Column("speedup ÷ tokens/pass", lambda line: formats.plain(line.summary["efficiency"])),
+        Column("drafted/pass", lambda line: formats.plain(line.summary["drafted_per_pass"], 1)),
+        Column("wasted", lambda line: formats.share(line.summary["wasted_drafts"])),
+        Column("accepted by position", _acceptance, rank=2, left=True),
         *(_counter(name) for name in names),
         Column("passes by accept length", _histogram, rank=1, left=True),
     )
@@ -155,6 +160,13 @@ def _counter(name: str) -> Column:
         return formats.figure(line.summary["counters"].get(name))
 
     return Column(name.replace("_", " "), text)
+
+
+def _acceptance(line: Line) -> str:
+    """Return per cent for the first positions, such as `93 88 80 …`."""
+    shares = line.summary["acceptance_by_position"] or ()
+    shown = " ".join(f"{100 * share:.0f}" for share in shares[:POSITIONS])
+    return (shown + (" …" if len(shares) > POSITIONS else "")) or formats.ABSENT
 
 
 def _histogram(line: Line) -> str:

@@ -21,6 +21,9 @@ LEGEND = (
     'score**: paired difference from {baseline} (pp: percentage points; "same": every reply '
     "token-identical). **tokens/pass**: tokens kept for each pass of the verifying model; "
     "**accept length**: tokens settled by a pass, those past the end of the reply included; "
+    "**drafted/pass** and **wasted**: guesses that a pass checked, and the share of them not kept; "
+    "**accepted by position**: of the passes that guessed so far ahead, the per cent that accepted "
+    "the guess there; "
     "**speedup ÷ tokens/pass**: how much of the algorithm's gain reaches the clock. **Exact "
     "match**: replies token-identical to the baseline's on the same checkpoint (its own: in "
     "every repeat); **cut-off**: replies ended by the length limit. (lossy) and "
@@ -144,9 +147,17 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"device {runtime['device']} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         f"{manifest['repeats']} repeat{_s(manifest['repeats'])} of each question (median), "
-        f"methods in rotated order; seed {manifest['seed']}",
+        f"methods in rotated order; {_sampling(manifest)}; seed {manifest['seed']}",
         ", ".join([*versions, *_commit(manifest.get("git"))]) + f"; {manifest['created']}",
     ]
+
+
+def _sampling(manifest: Manifest) -> str:
+    sampling = manifest.get("sampling") or {"temperature": 0}
+    if not sampling["temperature"]:
+        return "greedy"
+    nucleus = f", top-p {sampling['top_p']:g}" if sampling["top_p"] < 1 else ""
+    return f"sampled at temperature {sampling['temperature']:g}{nucleus}"
 
 
 def _commit(git: Any) -> Iterator[str]:

@@ -144,8 +144,8 @@ def _sections(runs: Sequence[Run]) -> list[_Section]:
 
 
 def _has_mechanism(line: Line) -> bool:
-    one_token_a_pass = line.summary["tokens_per_pass"] in (None, 1)
-    return bool(line.summary["counters"]) or not one_token_a_pass
+    s = line.summary
+    return bool(s["counters"] or s["drafted_per_pass"]) or s["tokens_per_pass"] not in (None, 1)
 
 
 def _lines(runs: Sequence[Run]) -> list[Line]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench.clock import device_clock
-from cllm_bench.contracts import Decoder, LibraryDecoder, Listen, Sample
+from cllm_bench.contracts import Decoder, LibraryDecoder, Listen, Sample, Sampling
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
@@ -60,7 +60,11 @@ class Runner:
             cell.label: cell.method.bind(plan.family) for cell in plan.cells
         }
         self._prompts: dict[tuple[str, str], Tensor] = {}
-        self.folder = ResultFolder.open(output, plan.manifest())
+        extra = {
+            label: int(getattr(decoder, "extra_parameters", 0))
+            for label, decoder in self._decoders.items()
+        }
+        self.folder = ResultFolder.open(output, plan.manifest(extra))
         self._stored = {row.key: row for row in self.folder.rows}
 
     def run(self) -> list[dict[str, Any]]:
@@ -102,12 +106,14 @@ class Runner:
 
     def _warm_up(self, plan: TaskPlan) -> None:
         """Run every method on the longest prompt until two medians of its pace agree."""
-        prompts = [self._prompt(plan, sample) for sample in plan.samples]
-        longest = max(prompts, key=len)
+        longest = max(plan.samples, key=lambda sample: len(self._prompt(plan, sample)))
+        prompt_ids = self._prompt(plan, longest)
+        sampling = self._plan.sampling_of(plan, longest)
+        limit = min(WARM_UP_TOKENS, plan.task.max_new_tokens)
         for cell in self._plan.cells:
             previous = None
             for _ in range(WARM_UP_MEDIANS):
-                paces = [self._pace(cell, longest, plan) for _ in range(WARM_UP_RUNS)]
+                paces = [self._pace(cell, prompt_ids, sampling, limit) for _ in range(WARM_UP_RUNS)]
                 if None in paces:
                     break  # it fails on this prompt, and its row will say so
                 median = statistics.median(pace for pace in paces if pace is not None)
@@ -115,15 +121,14 @@ class Runner:
                     break
                 previous = median
 
-    def _pace(self, cell: Cell, prompt_ids: Tensor, plan: TaskPlan) -> float | None:
-        limit = min(WARM_UP_TOKENS, plan.task.max_new_tokens)
-        generation = self._ask(cell, prompt_ids, limit).generation
+    def _pace(self, cell: Cell, prompt_ids: Tensor, sampling: Sampling, limit: int) -> float | None:
+        generation = self._ask(cell, prompt_ids, sampling, limit).generation
         if generation is None:
             return None
         seconds = generation.prefill_seconds + generation.decode_seconds
         return seconds / len(generation.token_ids)
 
-    def _ask(self, cell: Cell, prompt_ids: Tensor, limit: int) -> _Answer:
+    def _ask(self, cell: Cell, prompt_ids: Tensor, sampling: Sampling, limit: int) -> _Answer:
         """Let one method answer, timed, with the garbage collector off."""
         decoder = self._decoders[cell.label]
         reset_peak, read_peak = _peak_memory(self._plan.family.runtime.device)
@@ -133,7 +138,7 @@ class Runner:
             generation = generate(
                 decoder,
                 prompt_ids,
-                sampling=self._plan.sampling,
+                sampling=sampling,
                 max_new_tokens=limit,
                 stop_ids=self._plan.family.stop_ids,
                 clock=self._clock,
@@ -151,8 +156,9 @@ class Runner:
     def _round(self, round_: Round, missing: list[Cell]) -> list[Row]:
         """Let the methods answer one after the other; grade and compare when all have."""
         prompt_ids = self._prompt(round_.plan, round_.sample)
+        sampling = self._plan.sampling_of(round_.plan, round_.sample)
         limit = round_.plan.task.max_new_tokens
-        answers = [self._ask(cell, prompt_ids, limit) for cell in missing]
+        answers = [self._ask(cell, prompt_ids, sampling, limit) for cell in missing]
         outputs = {
             answer.cell.label: answer.generation.token_ids
             for answer in answers
@@ -206,8 +212,9 @@ class Runner:
         outputs: Mapping[str, tuple[int, ...]],
     ) -> Verdict | None:
         """Compare with the baseline on the same checkpoint; the baseline with its first repeat."""
-        if cell.label not in outputs:
-            return None
+        sampled = self._plan.sampling.temperature > 0
+        if cell.label not in outputs or (sampled and cell.exactness != "exact"):
+            return None  # another draw from the same distribution is no worse for being another
         own = next(each for each in self._plan.cells if each.label == cell.baseline)
         repeat = 0 if cell is own else round_.repeat
         stored = self._stored.get(self._key(round_, own, repeat))
@@ -218,7 +225,10 @@ class Runner:
         if expected is None:
             return None
         family, role = self._plan.family, cell.checkpoint
-        return verdict(outputs[cell.label], expected, prompt_ids, lambda: family.session(role))
+        sampling = self._plan.sampling_of(round_.plan, round_.sample)
+        return verdict(
+            outputs[cell.label], expected, prompt_ids, sampling, lambda: family.session(role)
+        )
 
     def _reply(self, plan: TaskPlan, tokens: tuple[int, ...]) -> str:
         text = str(self._plan.family.tokenizer.decode(list(tokens), skip_special_tokens=True))

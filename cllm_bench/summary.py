@@ -150,6 +150,7 @@ def _summary(
         "exactness": cell["exactness"],
         **_exactness(ours),
         "parameters": cell["parameters"],
+        "extra_parameters": cell.get("extra_parameters"),
         "best_score": task["best_score"],
         "speedup_end_to_end": whole_speed[0],
         "speedup_end_to_end_ci": whole_speed[1],
@@ -221,12 +222,43 @@ def _work(cell: _Measured) -> dict[str, Any]:
     accepted = sum(length * count for length, count in lengths.items())
     kept = sum(row.decoded_tokens for row in cell.generated)
     return {
+        **_drafts(cell),
         "tokens_per_second": _tokens_per_second(cell, cell.decode),
         "tokens_per_pass": kept / passes if passes else None,
         "mean_accept_length": accepted / passes if passes else None,
         "first_token_ms": None if first is None else 1000 * first,
         "accept_length_histogram": {str(key): lengths[key] for key in sorted(lengths)} or None,
     }
+
+
+def _drafts(cell: _Measured) -> dict[str, Any]:
+    """Count guesses: how many a pass checked, what share was not kept, and the fate by position.
+
+    `acceptance_by_position`: of the passes that guessed so far ahead, the share that accepted the
+    guess at that position (and so all before it); it ends at the farthest one ever accepted.
+    """
+    drafted = accepted = passes = 0
+    offered, taken = Counter[int](), Counter[int]()
+    for row in cell.generated:
+        for length, guesses in zip(row.accept_lengths, row.drafted, strict=True):
+            passes += 1
+            drafted += guesses
+            accepted += min(length - 1, guesses)
+            offered[guesses] += 1
+            taken[min(length - 1, guesses)] += 1
+    shares = [
+        _at_least(taken, position) / _at_least(offered, position)
+        for position in range(1, max((n for n in taken if n), default=0) + 1)
+    ]
+    return {
+        "drafted_per_pass": drafted / passes if passes else None,
+        "wasted_drafts": 1 - accepted / drafted if drafted else None,
+        "acceptance_by_position": shares or None,
+    }
+
+
+def _at_least(counts: Counter[int], least: int) -> int:
+    return sum(count for value, count in counts.items() if value >= least)
 
 
 def _exactness(cell: _Measured) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cllm_bench.contracts import Sampling
     from cllm_bench.session import Session
 
 # A pass over several rows may add up the same products in another order than a pass over one. Each
@@ -40,6 +41,7 @@ def verdict(
     tokens: Sequence[int],
     expected: Sequence[int],
     prompt_ids: Tensor,  # (P,)
+    sampling: Sampling,
     open_session: Callable[[], Session],
 ) -> Verdict:
     """Compare an output with the baseline's, teacher-forced where they part.
@@ -48,6 +50,7 @@ def verdict(
         tokens: The output.
         expected: The baseline's.
         prompt_ids: What both continue.
+        sampling: How both were chosen.
         open_session: Opens a session on the checkpoint; called only where they differ.
     """
     index = first_difference(tokens, expected)
@@ -55,18 +58,26 @@ def verdict(
         return Verdict("exact")
     if index < min(len(tokens), len(expected)):
         forced = prompt_ids.tolist() + list(expected[:index])
-        if _tied(open_session(), prompt_ids.new_tensor(forced), tokens[index], expected[index]):
+        logits = open_session().prefill(prompt_ids.new_tensor(forced)).logits
+        if _tied(logits, index, sampling, {tokens[index], expected[index]}):
             return Verdict("tie", index)
     return Verdict("mismatch", index)
 
 
-def _tied(session: Session, forced: Tensor, one: int, other: int) -> bool:
+def _tied(
+    logits: Tensor,  # (1, V)
+    place: int,
+    sampling: Sampling,
+    tokens: set[int],
+) -> bool:
     import torch
 
-    logits = session.prefill(forced).logits[-1]
-    best = logits.float().topk(2)
-    if {one, other} != set(best.indices.tolist()):
+    from cllm_bench.sampling import Chooser
+
+    scores = Chooser(sampling, logits.device).scores(logits, place)[0]
+    best = scores.float().topk(2)
+    if tokens != set(best.indices.tolist()):
         return False
     gap = float(best.values[0] - best.values[1])
-    scale = float(logits.float().abs().max())
+    scale = float(logits.float().abs().max()) / (sampling.temperature or 1.0)
     return gap <= TIE_ROUNDINGS * torch.finfo(logits.dtype).eps * scale

@@ -94,3 +94,32 @@ def test_the_clock_waits_for_the_device():
     clock = Clock(lambda: waited.append(None))
     run(scripted([Step((1,))]), limit=3, clock=clock)
     assert len(waited) == 3
+
+
+class Library:
+    """A loop of another library, which settles whole steps and ends by itself."""
+
+    def __init__(self, steps, clock):
+        self.steps, self.clock = steps, clock
+
+    def answer(self, prompt_ids, sampling, *, max_new_tokens, stop_ids, settle):
+        for step in self.steps:
+            self.clock.now += 2.0
+            settle(step)
+        self.clock.now += 1.0
+
+
+def test_a_library_s_loop_is_counted_and_timed_like_ours():
+    clock = FakeClock()
+    steps = [Step((1,)), Step((2, 3), 4), Step((4, 5, 6), 4)]
+    found = run(Library(steps, clock), limit=5, clock=clock)
+    assert found.token_ids == (1, 2, 3, 4, 5)
+    assert (found.accept_lengths, found.drafted) == ((2, 3), (4, 4))
+    assert (found.prefill_seconds, found.decode_seconds) == (2.0, 5.0)
+    assert found.finish == "length"
+
+
+def test_a_library_s_loop_that_ends_early_is_no_result():
+    clock = FakeClock()
+    with pytest.raises(ValueError, match="ended before a stop token or the limit"):
+        run(Library([Step((1,)), Step((2,))], clock), clock=clock)

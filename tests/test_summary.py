@@ -248,3 +248,13 @@ def test_rows_of_one_task_do_not_leak_into_another() -> None:
         ("gsm8k", "ar", 0),
         ("gsm8k", "jacobi", 0),
     ]
+
+
+def test_guesses_are_counted_by_their_fate() -> None:
+    """Four passes guess 3, 3, 1 and 0 tokens ahead; 3, 1, 0 and 0 of these are kept."""
+    rows = [row("jacobi", "q0", accept_lengths=(4, 2, 1, 1), drafted=(3, 3, 1, 0))]
+    found = by_method(rows)
+    assert found["jacobi"]["drafted_per_pass"] == 7 / 4
+    assert found["jacobi"]["wasted_drafts"] == pytest.approx(3 / 7)
+    assert found["jacobi"]["acceptance_by_position"] == [2 / 3, 1 / 2, 1 / 2]
+    assert found["ar"]["acceptance_by_position"] is None
