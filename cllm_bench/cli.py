@@ -35,7 +35,11 @@ Tasks = Annotated[
 ]
 Data = Annotated[
     list[str] | None,
-    typer.Option("--data", help="TASK=DIR (repeatable), or one DIR: the data in official layout."),
+    typer.Option(
+        "--data",
+        help="TASK=DIR (repeatable), or one DIR: the data in official layout; `built-in` or `hub` "
+        "in place of DIR asks the built-in sample or the public data set.",
+    ),
 ]
 Model = Annotated[
     str, typer.Option("--model", help="A bundled family, a folder, or an id on the Hub.")

@@ -1,8 +1,13 @@
-"""Which source each task asks, from `--data` and `--model`. Nothing falls back silently."""
+"""Which source each task asks, from `--data` and `--model`. Nothing falls back silently.
+
+Where `--data` says nothing, a bundled family is asked the built-in sample, for which it was made,
+and any other model the public data set. `built-in` and `hub` name these two in place of a folder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cllm_bench.contracts import Source, Split
@@ -23,7 +28,7 @@ def task_sources(
     Args:
         registry: Knows the usual folder names of each task.
         tasks: Names of the tasks.
-        data: What `--data` gave: `TASK=DIR`, or one DIR.
+        data: What `--data` gave: `TASK=DIR`, or one DIR; `built-in` and `hub` stand for a DIR too.
         built_in: Whether a task without data asks its built-in sample, or the public data set.
         split: Which questions.
 
@@ -36,37 +41,42 @@ def task_sources(
             raise UserError(
                 f"--data {name}=…: no such task in this run; {did_you_mean(name, tasks)}"
             )
-    default = Source("built-in" if built_in else "hub", split=split)
-    sources = {}
+    default = Source("built-in" if built_in else "hub")
+    sources: dict[str, Source] = {}
     for name in tasks:
         if name in named:
-            sources[name] = Source("folder", named[name], split)
-        elif common is not None:
+            where = named[name]
+            sources[name] = where if isinstance(where, Source) else Source("folder", where)
+        elif isinstance(common, Path):
             folder = _find(common, registry.tasks.get(name).folders, name, len(tasks))
-            sources[name] = Source("folder", folder, split)
+            sources[name] = Source("folder", folder)
         else:
-            sources[name] = default
-    return sources
+            sources[name] = common or default
+    return {name: replace(source, split=split) for name, source in sources.items()}
 
 
-def _parse(data: Sequence[str]) -> tuple[Mapping[str, Path], Path | None]:
-    named: dict[str, Path] = {}
-    common: Path | None = None
+def _parse(data: Sequence[str]) -> tuple[Mapping[str, Path | Source], Path | Source | None]:
+    named: dict[str, Path | Source] = {}
+    common: Path | Source | None = None
     for text in data:
         name, equals, path = text.partition("=")
         if equals and "/" not in name:
-            named[name] = _folder(path)
+            named[name] = _where(path)
         elif common is not None:
             raise UserError("--data takes one DIR for all tasks; use TASK=DIR for several")
         else:
-            common = _folder(text)
+            common = _where(text)
     return named, common
 
 
-def _folder(text: str) -> Path:
+def _where(text: str) -> Path | Source:
+    if text == "built-in":
+        return Source("built-in")
+    if text == "hub":
+        return Source("hub")
     path = Path(text).expanduser()
     if not path.is_dir():
-        raise UserError(f"--data: no folder '{text}'")
+        raise UserError(f"--data: no folder '{text}' (nor is it `built-in` or `hub`)")
     return path
 
 

@@ -62,6 +62,16 @@ def test_without_data_another_model_asks_the_hub_and_never_the_sample(monkeypatc
     assert "--data spider=FOLDER" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"), [("built-in", "built-in"), ("counting=built-in", "built-in"), ("hub", "hub")]
+)
+def test_any_model_asks_the_sample_where_it_is_told_to(monkeypatch, tmp_path, command, data, kind):
+    out = tmp_path / "out"
+    asked = ["--method", "ar", "--data", data, "--limit", 1, "--output", out]
+    assert cli(monkeypatch, *command, *asked) == 0
+    assert f"counting ({kind}, 1)" in (out / "table.md").read_text()
+
+
 @pytest.mark.parametrize("model", ["minni", "no/such/thing", "./nowhere"])
 def test_unknown_models(monkeypatch, tmp_path, command, capsys, model):
     assert cli(monkeypatch, *command, "--method", "ar", "--model", model) == 2
