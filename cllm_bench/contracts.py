@@ -81,7 +81,10 @@ class LibraryDecoder(Protocol):
         stop_ids: Collection[int],
         settle: Callable[[Step], None],
     ) -> None:
-        """Decode to a stop token or the limit; call `settle` with each step as it happens."""
+        """Decode to a stop token or the limit; call `settle` with each step as it happens.
+
+        `settle` raises `ReplyEnded` when the reply is complete: let it pass, which ends the loop.
+        """
         ...
 
 
@@ -192,7 +195,7 @@ class Task(Protocol):
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings at which a reply is cut before it is graded."""
+        """Strings that end a reply; it is graded without them."""
         ...
 
     def samples(self, source: Source) -> SampleSet:

@@ -1,9 +1,10 @@
-"""The exceptions that a user is meant to read."""
+"""The exceptions that a user is meant to read, and the one that ends another library's loop."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Literal
 
 
 class UserError(Exception):
@@ -12,6 +13,14 @@ class UserError(Exception):
 
 class TrainingCollapsed(Exception):  # noqa: N818 - it is an outcome, not a fault
     """A training that was stopped because it went wrong: one line with the figure. Exit code 1."""
+
+
+class ReplyEnded(Exception):  # noqa: N818 - nothing went wrong
+    """The reply is complete: leaves the loop of a `LibraryDecoder`, which must let it pass."""
+
+    def __init__(self, finish: Literal["stop", "length"]) -> None:
+        super().__init__(finish)
+        self.finish: Literal["stop", "length"] = finish
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

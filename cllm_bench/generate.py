@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling, Step
+from cllm_bench.errors import ReplyEnded
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Finish = Literal["stop", "length"]
+Ends = Callable[[Sequence[int]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class Generation:
         drafted: Guesses checked by each of those passes.
         prefill_seconds: From the prompt to the first token.
         decode_seconds: From the first token to the last.
-        finish: Whether a stop token ended it, or the limit.
+        finish: Whether a stop token or string ended it, or the limit.
     """
 
     token_ids: tuple[int, ...]
@@ -32,7 +37,7 @@ class Generation:
     drafted: tuple[int, ...]
     prefill_seconds: float
     decode_seconds: float
-    finish: Literal["stop", "length"]
+    finish: Finish
 
 
 def generate(
@@ -43,90 +48,103 @@ def generate(
     max_new_tokens: int,
     stop_ids: Collection[int],
     clock: Clock,
+    ends: Ends | None = None,
 ) -> Generation:
     """Decode one prompt and time it.
 
     The clock is read three times, synchronised with the device: at the start, after the first
     token, at the end.
 
+    Args:
+        decoder: A method bound to its weights.
+        prompt_ids: What to continue.
+        sampling: How tokens are chosen.
+        max_new_tokens: The limit.
+        stop_ids: Tokens that end the reply.
+        clock: Of the device.
+        ends: Told the reply after every token: whether it ends there, by its text.
+
     Raises:
-        ValueError: The limit is not positive.
+        ValueError: The limit is not positive, or a library's loop ended by itself.
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+    reply = _Reply(max_new_tokens, stop_ids, ends)
     if isinstance(decoder, LibraryDecoder):
-        return _listen(decoder, prompt_ids, sampling, max_new_tokens, stop_ids, clock)
-    token_ids: list[int] = []
-    accept_lengths: list[int] = []
-    drafted: list[int] = []
+        return _listen(decoder, prompt_ids, sampling, reply, clock)
     start = clock.seconds()
     steps = decoder(prompt_ids, sampling)
-    finish = _take(next(steps).tokens, token_ids, max_new_tokens, stop_ids)
+    finish = reply.take(next(steps))
     first = clock.seconds()
     while finish is None:
-        step = next(steps)
-        accept_lengths.append(len(step.tokens))
-        drafted.append(step.drafted)
-        finish = _take(step.tokens, token_ids, max_new_tokens, stop_ids)
+        finish = reply.take(next(steps))
     end = clock.seconds()
-    return Generation(
-        tuple(token_ids),
-        tuple(accept_lengths),
-        tuple(drafted),
-        first - start,
-        end - first,
-        finish,
-    )
+    return reply.generation(finish, first - start, end - first)
 
 
 def _listen(
     decoder: LibraryDecoder,
     prompt_ids: Tensor,  # (P,)
     sampling: Sampling,
-    limit: int,
-    stop_ids: Collection[int],
+    reply: _Reply,
     clock: Clock,
 ) -> Generation:
     """Time a loop that is not ours; its tokens are counted like everybody's."""
-    steps: list[Step] = []
     first: float | None = None
 
     def settle(step: Step) -> None:
         nonlocal first
-        steps.append(step)
+        finish = reply.take(step)
         if first is None:
             first = clock.seconds()
+        if finish is not None:
+            raise ReplyEnded(finish)
 
     start = clock.seconds()
-    decoder.answer(prompt_ids, sampling, max_new_tokens=limit, stop_ids=stop_ids, settle=settle)
-    end = clock.seconds()
-    token_ids: list[int] = []
-    finish = None
-    counted = 0
-    while finish is None and counted < len(steps):
-        finish = _take(steps[counted].tokens, token_ids, limit, stop_ids)
-        counted += 1
-    if finish is None or first is None:
-        raise ValueError("the library's loop ended before a stop token or the limit")
-    passes = steps[1:counted]
-    return Generation(
-        tuple(token_ids),
-        tuple(len(step.tokens) for step in passes),
-        tuple(step.drafted for step in passes),
-        first - start,
-        end - first,
-        finish,
-    )
+    try:
+        decoder.answer(
+            prompt_ids,
+            sampling,
+            max_new_tokens=reply.limit,
+            stop_ids=reply.stop_ids,
+            settle=settle,
+        )
+    except ReplyEnded as ended:
+        end = clock.seconds()
+        assert first is not None
+        return reply.generation(ended.finish, first - start, end - first)
+    raise ValueError("the library's loop ended before a stop token or the limit")
 
 
-def _take(
-    settled: tuple[int, ...], token_ids: list[int], limit: int, stop_ids: Collection[int]
-) -> Literal["stop", "length"] | None:
-    """Append settled tokens up to the stop token or the limit; say which was reached, if any."""
-    for token in settled:
-        token_ids.append(token)
-        if token in stop_ids:
-            return "stop"
-        if len(token_ids) == limit:
-            return "length"
-    return None
+@dataclass
+class _Reply:
+    """The tokens of one reply as they are settled, and what each pass gave."""
+
+    limit: int
+    stop_ids: Collection[int]
+    ends: Ends | None
+    token_ids: list[int] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def take(self, step: Step) -> Finish | None:
+        """Append settled tokens up to the end of the reply; say what ended it, if anything did."""
+        self.steps.append(step)
+        token_ids, stop_ids, ends = self.token_ids, self.stop_ids, self.ends
+        for token in step.tokens:
+            token_ids.append(token)
+            if token in stop_ids or (ends is not None and ends(token_ids)):
+                return "stop"
+            if len(token_ids) == self.limit:
+                return "length"
+        return None
+
+    def generation(self, finish: Finish, prefill: float, decode: float) -> Generation:
+        passes = self.steps[1:]
+        return Generation(
+            tuple(self.token_ids),
+            tuple(len(step.tokens) for step in passes),
+            tuple(step.drafted for step in passes),
+            prefill,
+            decode,
+            finish,
+        )

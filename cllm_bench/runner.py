@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Decoder, LibraryDecoder, Listen, Sample, Sampling
 from cllm_bench.errors import UserError
-from cllm_bench.generate import Generation, generate
+from cllm_bench.generate import Ends, Generation, generate
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
 from cllm_bench.repetition import is_repetitive
 from cllm_bench.reports import markdown
 from cllm_bench.results import ResultFolder, Row
+from cllm_bench.stops import StopStrings, cut
 from cllm_bench.summary import summarise
 from cllm_bench.verdicts import Verdict, verdict
 
@@ -27,6 +28,15 @@ WARM_UP_RUNS = 3  # to a median
 WARM_UP_MEDIANS = 8  # at most
 WARM_UP_AGREEMENT = 0.1  # relative
 WARM_UP_TOKENS = 32
+
+
+class _Asked(NamedTuple):
+    """One question, as every method is asked it."""
+
+    prompt_ids: Tensor  # (P,)
+    sampling: Sampling
+    limit: int
+    ends: Ends | None
 
 
 class _Answer(NamedTuple):
@@ -60,6 +70,7 @@ class Runner:
             cell.label: cell.method.bind(plan.family) for cell in plan.cells
         }
         self._prompts: dict[tuple[str, str], Tensor] = {}
+        self._stops: dict[str, StopStrings | None] = {}
         extra = {
             label: int(getattr(decoder, "extra_parameters", 0))
             for label, decoder in self._decoders.items()
@@ -107,13 +118,16 @@ class Runner:
     def _warm_up(self, plan: TaskPlan) -> None:
         """Run every method on the longest prompt until two medians of its pace agree."""
         longest = max(plan.samples, key=lambda sample: len(self._prompt(plan, sample)))
-        prompt_ids = self._prompt(plan, longest)
-        sampling = self._plan.sampling_of(plan, longest)
-        limit = min(WARM_UP_TOKENS, plan.task.max_new_tokens)
+        asked = _Asked(
+            self._prompt(plan, longest),
+            self._plan.sampling_of(plan, longest),
+            min(WARM_UP_TOKENS, plan.task.max_new_tokens),
+            self._ends(plan),
+        )
         for cell in self._plan.cells:
             previous = None
             for _ in range(WARM_UP_MEDIANS):
-                paces = [self._pace(cell, prompt_ids, sampling, limit) for _ in range(WARM_UP_RUNS)]
+                paces = [self._pace(cell, asked) for _ in range(WARM_UP_RUNS)]
                 if None in paces:
                     break  # it fails on this prompt, and its row will say so
                 median = statistics.median(pace for pace in paces if pace is not None)
@@ -121,14 +135,14 @@ class Runner:
                     break
                 previous = median
 
-    def _pace(self, cell: Cell, prompt_ids: Tensor, sampling: Sampling, limit: int) -> float | None:
-        generation = self._ask(cell, prompt_ids, sampling, limit).generation
+    def _pace(self, cell: Cell, asked: _Asked) -> float | None:
+        generation = self._ask(cell, asked).generation
         if generation is None:
             return None
         seconds = generation.prefill_seconds + generation.decode_seconds
         return seconds / len(generation.token_ids)
 
-    def _ask(self, cell: Cell, prompt_ids: Tensor, sampling: Sampling, limit: int) -> _Answer:
+    def _ask(self, cell: Cell, asked: _Asked) -> _Answer:
         """Let one method answer, timed, with the garbage collector off."""
         decoder = self._decoders[cell.label]
         reset_peak, read_peak = _peak_memory(self._plan.family.runtime.device)
@@ -137,11 +151,12 @@ class Runner:
         try:
             generation = generate(
                 decoder,
-                prompt_ids,
-                sampling=sampling,
-                max_new_tokens=limit,
+                asked.prompt_ids,
+                sampling=asked.sampling,
+                max_new_tokens=asked.limit,
                 stop_ids=self._plan.family.stop_ids,
                 clock=self._clock,
+                ends=asked.ends,
             )
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
@@ -155,16 +170,20 @@ class Runner:
 
     def _round(self, round_: Round, missing: list[Cell]) -> list[Row]:
         """Let the methods answer one after the other; grade and compare when all have."""
-        prompt_ids = self._prompt(round_.plan, round_.sample)
-        sampling = self._plan.sampling_of(round_.plan, round_.sample)
-        limit = round_.plan.task.max_new_tokens
-        answers = [self._ask(cell, prompt_ids, sampling, limit) for cell in missing]
+        plan, sample = round_.plan, round_.sample
+        asked = _Asked(
+            self._prompt(plan, sample),
+            self._plan.sampling_of(plan, sample),
+            plan.task.max_new_tokens,
+            self._ends(plan),
+        )
+        answers = [self._ask(cell, asked) for cell in missing]
         outputs = {
             answer.cell.label: answer.generation.token_ids
             for answer in answers
             if answer.generation is not None
         }
-        return [self._row(round_, answer, prompt_ids, outputs) for answer in answers]
+        return [self._row(round_, answer, asked.prompt_ids, outputs) for answer in answers]
 
     def _row(
         self,
@@ -232,8 +251,15 @@ class Runner:
 
     def _reply(self, plan: TaskPlan, tokens: tuple[int, ...]) -> str:
         text = str(self._plan.family.tokenizer.decode(list(tokens), skip_special_tokens=True))
-        cuts = [index for stop in plan.task.stop if (index := text.find(stop)) >= 0]
-        return text[: min(cuts)] if cuts else text
+        return cut(text, plan.task.stop)
+
+    def _ends(self, plan: TaskPlan) -> Ends | None:
+        """Return what tells that a reply ends by its text, made once a task."""
+        if plan.label not in self._stops:
+            strings = plan.task.stop
+            tokenizer = self._plan.family.tokenizer
+            self._stops[plan.label] = StopStrings(strings, tokenizer) if strings else None
+        return self._stops[plan.label]
 
     def _score(self, round_: Round, reply: str | None) -> tuple[float | None, str | None]:
         """Grade a reply once, with the first repeat; a grader that fails is a failure."""

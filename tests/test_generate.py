@@ -6,6 +6,8 @@ import torch
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling, Step
 from cllm_bench.generate import generate
+from cllm_bench.stops import StopStrings, cut
+from cllm_bench_methods.target_recipe import train_tokenizer
 
 PROMPT = torch.tensor([1])
 
@@ -29,7 +31,7 @@ def scripted(steps, clock=None, cost=1.0):
     return decoder
 
 
-def run(decoder, limit=10, stop_ids=(), clock=None):
+def run(decoder, limit=10, stop_ids=(), clock=None, ends=None):
     return generate(
         decoder,
         PROMPT,
@@ -37,6 +39,7 @@ def run(decoder, limit=10, stop_ids=(), clock=None):
         max_new_tokens=limit,
         stop_ids=stop_ids,
         clock=clock or Clock(),
+        ends=ends,
     )
 
 
@@ -106,7 +109,6 @@ class Library:
         for step in self.steps:
             self.clock.now += 2.0
             settle(step)
-        self.clock.now += 1.0
 
 
 def test_a_library_s_loop_is_counted_and_timed_like_ours():
@@ -115,7 +117,7 @@ def test_a_library_s_loop_is_counted_and_timed_like_ours():
     found = run(Library(steps, clock), limit=5, clock=clock)
     assert found.token_ids == (1, 2, 3, 4, 5)
     assert (found.accept_lengths, found.drafted) == ((2, 3), (4, 4))
-    assert (found.prefill_seconds, found.decode_seconds) == (2.0, 5.0)
+    assert (found.prefill_seconds, found.decode_seconds) == (2.0, 4.0)
     assert found.finish == "length"
 
 
@@ -123,3 +125,24 @@ def test_a_library_s_loop_that_ends_early_is_no_result():
     clock = FakeClock()
     with pytest.raises(ValueError, match="ended before a stop token or the limit"):
         run(Library([Step((1,)), Step((2,))], clock), clock=clock)
+
+
+def test_a_reply_ends_where_its_text_does():
+    found = run(scripted([Step((1,)), Step((2, 3, 4))]), ends=lambda tokens: tokens[-2:] == [2, 3])
+    assert found.token_ids == (1, 2, 3)
+    assert found.finish == "stop"
+
+
+@pytest.mark.parametrize("strings", [("\n\n",), ("seven",), (" two", "\nfour f"), ("ö",), ("x",)])
+def test_stop_strings_end_with_the_token_that_completes_them(strings):
+    """At every token: what looking at the whole text would say."""
+    tokenizer = train_tokenizer(["one two three four five six seven öäü\n\nfour five"] * 4, 300)
+    ends = StopStrings(strings, tokenizer)
+    ids = tokenizer("three four\nfour five öne two\n\n seven xü").input_ids
+    for count in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:count])
+        whole = any(string in text for string in strings)
+        assert ends(ids[:count]) is whole
+        if whole:
+            assert cut(text, strings) == text[: min(text.find(s) for s in strings if s in text)]
+            break
