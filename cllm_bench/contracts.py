@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,8 +206,42 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, sample: Sample, replies: Sequence[str]) -> float:
-        """Grade the replies to one sample, one for each turn, between 0 and `best_score`."""
+    def score(self, sample: Sample, replies: Sequence[str]) -> float | None:
+        """Grade the replies to one sample, one for each turn, between 0 and `best_score`.
+
+        None where the task does not grade, or not yet.
+        """
+        ...
+
+
+class Message(TypedDict):
+    """One message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+@runtime_checkable
+class ChatTask(Protocol):
+    """What a task adds that talks: a sample has turns, each continues the conversation so far.
+
+    `Sample.prompt` is not used; every turn is a row, with an id such as `81/turn-2`.
+
+    Attributes:
+        chat_template: `checkpoint` for the checkpoint's own, or one of `cllm_bench.chat.TEMPLATES`.
+    """
+
+    @property
+    def chat_template(self) -> str:
+        """Name of the template."""
+        ...
+
+    def turns(self, sample: Sample) -> int:
+        """Return the number of turns: at least 1."""
+        ...
+
+    def messages(self, sample: Sample, replies: Sequence[str]) -> Sequence[Message]:
+        """Return the conversation: the replies so far, and at its end the user's next turn."""
         ...
 
 

@@ -9,7 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cllm_bench.contracts import Exactness, Method, Sample, SampleSet, Sampling, Source, Task
+from cllm_bench.contracts import (
+    ChatTask,
+    Exactness,
+    Method,
+    Sample,
+    SampleSet,
+    Sampling,
+    Source,
+    Task,
+)
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
@@ -63,6 +72,14 @@ class TaskPlan:
     found: SampleSet
     samples: tuple[Sample, ...]
 
+    def turns(self, sample: Sample) -> int:
+        """Return the number of turns of a sample."""
+        return self.task.turns(sample) if isinstance(self.task, ChatTask) else 1
+
+    def turn_id(self, sample: Sample, turn: int) -> str:
+        """Return the id of a turn, counted from 0, as rows have it."""
+        return f"{sample.id}/turn-{turn + 1}" if isinstance(self.task, ChatTask) else sample.id
+
 
 class Round(NamedTuple):
     """One question asked of every method once."""
@@ -108,21 +125,21 @@ class RunPlan:
                     turn = (index + repeat) % len(order)
                     yield Round(plan, sample, repeat, tuple(order[turn:] + order[:turn]))
 
-    def sampling_of(self, task: TaskPlan, sample: Sample) -> Sampling:
+    def sampling_of(self, task: TaskPlan, sample: Sample, turn: int) -> Sampling:
         """Return how one reply is chosen: its seed is its own, the same for every method.
 
         Repeats share it too: they measure the same reply again.
         """
-        text = f"{self.seed}/{task.label}/{sample.id}"
+        text = f"{self.seed}/{task.label}/{task.turn_id(sample, turn)}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         return dataclasses.replace(self.sampling, seed=seed)
 
-    def key(self, task: TaskPlan, sample: Sample, cell: Cell, repeat: int) -> str:
+    def key(self, task: TaskPlan, sample: Sample, turn: int, cell: Cell, repeat: int) -> str:
         """Return the resume key of one row of this run."""
         return row_key(
             task=task.label,
             data=task.found.fingerprint,
-            sample=sample.id,
+            sample=task.turn_id(sample, turn),
             method=cell.label,
             repeat=repeat,
         )
@@ -202,6 +219,7 @@ def _describe_task(plan: TaskPlan) -> dict[str, Any]:
         "task": plan.label,
         "source": plan.found.label,
         "samples": len(plan.samples),
+        "replies": sum(map(plan.turns, plan.samples)),
         "left_out": {reason: list(ids) for reason, ids in plan.found.left_out.items()},
         "notes": list(plan.found.notes),
         "template": plan.found.template,

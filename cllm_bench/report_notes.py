@@ -74,7 +74,8 @@ def _about_data(lines: Sequence[Line]) -> Iterator[str]:
 
 def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
-        s, planned = line.summary, _task(line)["samples"]
+        s, task = line.summary, _task(line)
+        planned = task.get("replies", task["samples"])
         if s["samples"] < planned:
             yield f"unfinished: {method(line)} has answered {s['samples']} of {planned} questions"
         untimed = s["samples"] - s["failed"] - s["samples_timed"]

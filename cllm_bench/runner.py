@@ -5,24 +5,22 @@ from __future__ import annotations
 import gc
 import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cllm_bench.clock import device_clock
-from cllm_bench.contracts import Decoder, LibraryDecoder, Listen, Sample, Sampling
+from cllm_bench.contracts import Decoder, LibraryDecoder, Listen
 from cllm_bench.errors import UserError
-from cllm_bench.generate import Ends, Generation, generate
+from cllm_bench.generate import Generation, generate
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
+from cllm_bench.questions import Asked, Questions
 from cllm_bench.repetition import is_repetitive
 from cllm_bench.reports import markdown
 from cllm_bench.results import ResultFolder, Row
-from cllm_bench.stops import StopStrings, cut
 from cllm_bench.summary import summarise
 from cllm_bench.verdicts import Verdict, verdict
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 WARM_UP_RUNS = 3  # to a median
 WARM_UP_MEDIANS = 8  # at most
@@ -30,23 +28,24 @@ WARM_UP_AGREEMENT = 0.1  # relative
 WARM_UP_TOKENS = 32
 
 
-class _Asked(NamedTuple):
-    """One question, as every method is asked it."""
-
-    prompt_ids: Tensor  # (P,)
-    sampling: Sampling
-    limit: int
-    ends: Ends | None
-
-
 class _Answer(NamedTuple):
-    """What one method made of one question: a generation, or the reason why there is none."""
+    """What one method made of one turn: a generation, or the reason why there is none."""
 
-    cell: Cell
     generation: Generation | None
     error: str | None
     counters: Mapping[str, float]
     peak_memory_bytes: int | None
+
+
+@dataclass
+class _Talk:
+    """What was said between one method and one sample, turn by turn."""
+
+    cell: Cell
+    asked: list[Asked] = field(default_factory=list)
+    answers: list[_Answer] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+    verdicts: list[Verdict | None] = field(default_factory=list)
 
 
 class Runner:
@@ -69,8 +68,9 @@ class Runner:
         self._decoders: dict[str, Decoder | LibraryDecoder] = {
             cell.label: cell.method.bind(plan.family) for cell in plan.cells
         }
-        self._prompts: dict[tuple[str, str], Tensor] = {}
-        self._stops: dict[str, StopStrings | None] = {}
+        self._questions = Questions(plan)
+        for each in plan.tasks:
+            self._questions.longest(each)  # a prompt that cannot be made is told before the folder
         extra = {
             label: int(getattr(decoder, "extra_parameters", 0))
             for label, decoder in self._decoders.items()
@@ -87,7 +87,7 @@ class Runner:
         rounds = list(self._plan.rounds())
         warm: set[str] = set()
         for done, round_ in enumerate(rounds):
-            missing = [cell for cell in round_.cells if self._key(round_, cell) not in self._stored]
+            missing = [cell for cell in round_.cells if not self._is_stored(round_, cell)]
             if not missing:
                 continue
             if round_.plan.label not in warm:
@@ -102,28 +102,18 @@ class Runner:
         self._listen("summary", len(rounds), len(rounds))
         return write_summary(self.folder)
 
-    def _key(self, round_: Round, cell: Cell, repeat: int | None = None) -> str:
+    def _key(self, round_: Round, turn: int, cell: Cell, repeat: int | None = None) -> str:
         repeat = round_.repeat if repeat is None else repeat
-        return self._plan.key(round_.plan, round_.sample, cell, repeat)
+        return self._plan.key(round_.plan, round_.sample, turn, cell, repeat)
 
-    def _prompt(self, plan: TaskPlan, sample: Sample) -> Tensor:
-        key = (plan.label, sample.id)
-        if key not in self._prompts:
-            import torch
-
-            ids = self._plan.family.tokenizer(sample.prompt).input_ids
-            self._prompts[key] = torch.tensor(ids, device=self._plan.family.runtime.device)
-        return self._prompts[key]
+    def _is_stored(self, round_: Round, cell: Cell) -> bool:
+        turns = range(round_.plan.turns(round_.sample))
+        return all(self._key(round_, turn, cell) in self._stored for turn in turns)
 
     def _warm_up(self, plan: TaskPlan) -> None:
         """Run every method on the longest prompt until two medians of its pace agree."""
-        longest = max(plan.samples, key=lambda sample: len(self._prompt(plan, sample)))
-        asked = _Asked(
-            self._prompt(plan, longest),
-            self._plan.sampling_of(plan, longest),
-            min(WARM_UP_TOKENS, plan.task.max_new_tokens),
-            self._ends(plan),
-        )
+        asked = self._questions.asked(plan, self._questions.longest(plan))
+        asked = asked._replace(limit=min(WARM_UP_TOKENS, asked.limit))
         for cell in self._plan.cells:
             previous = None
             for _ in range(WARM_UP_MEDIANS):
@@ -135,14 +125,14 @@ class Runner:
                     break
                 previous = median
 
-    def _pace(self, cell: Cell, asked: _Asked) -> float | None:
+    def _pace(self, cell: Cell, asked: Asked) -> float | None:
         generation = self._ask(cell, asked).generation
         if generation is None:
             return None
         seconds = generation.prefill_seconds + generation.decode_seconds
         return seconds / len(generation.token_ids)
 
-    def _ask(self, cell: Cell, asked: _Asked) -> _Answer:
+    def _ask(self, cell: Cell, asked: Asked) -> _Answer:
         """Let one method answer, timed, with the garbage collector off."""
         decoder = self._decoders[cell.label]
         reset_peak, read_peak = _peak_memory(self._plan.family.runtime.device)
@@ -160,53 +150,66 @@ class Runner:
             )
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
-            return _Answer(cell, None, str(error), {}, None)
+            return _Answer(None, str(error), {}, None)
         except Exception as error:  # a plugin may raise anything: that is a result, not a crash
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            return _Answer(cell, None, text, {}, None)
+            return _Answer(None, text, {}, None)
         finally:
             gc.enable()
-        return _Answer(cell, generation, None, counters, read_peak())
+        return _Answer(generation, None, counters, read_peak())
 
-    def _round(self, round_: Round, missing: list[Cell]) -> list[Row]:
-        """Let the methods answer one after the other; grade and compare when all have."""
-        plan, sample = round_.plan, round_.sample
-        asked = _Asked(
-            self._prompt(plan, sample),
-            self._plan.sampling_of(plan, sample),
-            plan.task.max_new_tokens,
-            self._ends(plan),
-        )
-        answers = [self._ask(cell, asked) for cell in missing]
-        outputs = {
-            answer.cell.label: answer.generation.token_ids
-            for answer in answers
-            if answer.generation is not None
-        }
-        return [self._row(round_, answer, asked.prompt_ids, outputs) for answer in answers]
+    def _round(self, round_: Round, missing: Sequence[Cell]) -> list[Row]:
+        """Let the methods answer one after the other, turn by turn; compare, then grade."""
+        talks = {cell.label: _Talk(cell) for cell in missing}
+        for turn in range(round_.plan.turns(round_.sample)):
+            for talk in talks.values():
+                self._take_turn(round_, talk)
+            for talk in talks.values():
+                talk.verdicts.append(self._verdict(round_, turn, talk, talks))
+        return [row for talk in talks.values() for row in self._rows(round_, talk)]
+
+    def _take_turn(self, round_: Round, talk: _Talk) -> None:
+        """Ask the next turn; behind a failed one there is no conversation to go on with."""
+        if talk.answers and talk.answers[-1].generation is None:
+            talk.answers.append(_Answer(None, "an earlier turn failed", {}, None))
+            return
+        asked = self._questions.asked(round_.plan, round_.sample, talk.replies)
+        answer = self._ask(talk.cell, asked)
+        talk.asked.append(asked)
+        talk.answers.append(answer)
+        if answer.generation is not None:
+            talk.replies.append(self._questions.reply(round_.plan, answer.generation.token_ids))
+
+    def _rows(self, round_: Round, talk: _Talk) -> list[Row]:
+        score, score_error = self._score(round_, talk)
+        last = len(talk.answers) - 1
+        return [
+            self._row(
+                round_,
+                turn,
+                talk,
+                score if turn == last else None,
+                score_error if turn == last else None,
+            )
+            for turn in range(last + 1)
+        ]
 
     def _row(
-        self,
-        round_: Round,
-        answer: _Answer,
-        prompt_ids: Tensor,
-        outputs: Mapping[str, tuple[int, ...]],
+        self, round_: Round, turn: int, talk: _Talk, score: float | None, score_error: str | None
     ) -> Row:
-        cell, generation = answer.cell, answer.generation
+        cell, answer, compared = talk.cell, talk.answers[turn], talk.verdicts[turn]
+        generation = answer.generation
         tokens = generation.token_ids if generation else ()
-        compared = self._verdict(round_, cell, prompt_ids, outputs)
-        reply = self._reply(round_.plan, tokens) if generation else None
-        score, score_error = self._score(round_, reply)
         return Row(
-            key=self._key(round_, cell),
+            key=self._key(round_, turn, cell),
             task=round_.plan.label,
-            sample=round_.sample.id,
+            sample=round_.plan.turn_id(round_.sample, turn),
             method=cell.label,
             checkpoint=cell.checkpoint,
             repeat=round_.repeat,
             order=round_.cells.index(cell),
             attempt=self.folder.attempt,
-            prompt_tokens=len(prompt_ids),
+            prompt_tokens=len(talk.asked[turn].prompt_ids) if turn < len(talk.asked) else 0,
             token_ids=tokens,
             accept_lengths=generation.accept_lengths if generation else (),
             drafted=generation.drafted if generation else (),
@@ -214,7 +217,7 @@ class Runner:
             decode_seconds=generation.decode_seconds if generation else None,
             finish="failed" if generation is None or score_error else generation.finish,
             error=answer.error or score_error,
-            reply=reply,
+            reply=talk.replies[turn] if generation else None,
             score=score,
             verdict=compared.kind if compared else None,
             first_difference=compared.first_difference if compared else None,
@@ -224,49 +227,46 @@ class Runner:
         )
 
     def _verdict(
-        self,
-        round_: Round,
-        cell: Cell,
-        prompt_ids: Tensor,
-        outputs: Mapping[str, tuple[int, ...]],
+        self, round_: Round, turn: int, talk: _Talk, talks: Mapping[str, _Talk]
     ) -> Verdict | None:
-        """Compare with the baseline on the same checkpoint; the baseline with its first repeat."""
+        """Compare with the baseline on the same checkpoint; the baseline with its first repeat.
+
+        Where an earlier turn came out otherwise, the two were asked different things.
+        """
+        cell, generation = talk.cell, talk.answers[turn].generation
         sampled = self._plan.sampling.temperature > 0
-        if cell.label not in outputs or (sampled and cell.exactness != "exact"):
+        if generation is None or (sampled and cell.exactness != "exact"):
             return None  # another draw from the same distribution is no worse for being another
         own = next(each for each in self._plan.cells if each.label == cell.baseline)
         repeat = 0 if cell is own else round_.repeat
-        stored = self._stored.get(self._key(round_, own, repeat))
-        if stored is not None:
-            expected = None if stored.finish == "failed" else stored.token_ids
+        keys = [self._key(round_, each, own, repeat) for each in range(turn + 1)]
+        if keys[-1] in self._stored:
+            rows = [self._stored[key] for key in keys]
+            history, expected = [row.reply for row in rows[:-1]], rows[-1].token_ids
+        elif own.label in talks:
+            other = talks[own.label]
+            found = other.answers[turn].generation
+            history, expected = list(other.replies[:turn]), found.token_ids if found else ()
         else:
-            expected = outputs.get(own.label)
-        if expected is None:
             return None
-        family, role = self._plan.family, cell.checkpoint
-        sampling = self._plan.sampling_of(round_.plan, round_.sample)
+        if not expected or history != talk.replies[:turn]:
+            return None
+        family, asked = self._plan.family, talk.asked[turn]
         return verdict(
-            outputs[cell.label], expected, prompt_ids, sampling, lambda: family.session(role)
+            generation.token_ids,
+            expected,
+            asked.prompt_ids,
+            asked.sampling,
+            lambda: family.session(cell.checkpoint),
         )
 
-    def _reply(self, plan: TaskPlan, tokens: tuple[int, ...]) -> str:
-        text = str(self._plan.family.tokenizer.decode(list(tokens), skip_special_tokens=True))
-        return cut(text, plan.task.stop)
-
-    def _ends(self, plan: TaskPlan) -> Ends | None:
-        """Return what tells that a reply ends by its text, made once a task."""
-        if plan.label not in self._stops:
-            strings = plan.task.stop
-            tokenizer = self._plan.family.tokenizer
-            self._stops[plan.label] = StopStrings(strings, tokenizer) if strings else None
-        return self._stops[plan.label]
-
-    def _score(self, round_: Round, reply: str | None) -> tuple[float | None, str | None]:
-        """Grade a reply once, with the first repeat; a grader that fails is a failure."""
-        if reply is None or round_.repeat > 0:
+    def _score(self, round_: Round, talk: _Talk) -> tuple[float | None, str | None]:
+        """Grade the replies once, with the first repeat; a grader that fails is a failure."""
+        if len(talk.replies) < len(talk.answers) or round_.repeat > 0:
             return None, None
         try:
-            return float(round_.plan.task.score(round_.sample, [reply])), None
+            score = round_.plan.task.score(round_.sample, talk.replies)
+            return None if score is None else float(score), None
         except Exception as error:
             return None, " ".join(f"grading failed: {type(error).__name__}: {error}".split())
 

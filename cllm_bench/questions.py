@@ -1,0 +1,78 @@
+"""From a task's questions to what a method is asked, and from its tokens to the reply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from cllm_bench.contracts import ChatTask, Sample, Sampling
+from cllm_bench.generate import Ends
+from cllm_bench.plan import RunPlan, TaskPlan
+from cllm_bench.stops import StopStrings, cut
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Asked(NamedTuple):
+    """One turn, as a method is asked it."""
+
+    prompt_ids: Tensor  # (P,)
+    sampling: Sampling
+    limit: int
+    ends: Ends | None
+
+
+class Questions:
+    """The questions of a run as its family reads them; all but later turns are kept."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self._plan = plan
+        self._tokenizer = plan.family.tokenizer
+        self._device = plan.family.runtime.device
+        self._first: dict[tuple[str, str], Tensor] = {}
+        self._stops: dict[str, StopStrings | None] = {}
+
+    def asked(self, plan: TaskPlan, sample: Sample, replies: Sequence[str] = ()) -> Asked:
+        """Return the turn that follows the replies given so far."""
+        prompt_ids = self._later(plan, sample, replies) if replies else self._opening(plan, sample)
+        return Asked(
+            prompt_ids,
+            self._plan.sampling_of(plan, sample, len(replies)),
+            plan.task.max_new_tokens,
+            self._ends(plan),
+        )
+
+    def longest(self, plan: TaskPlan) -> Sample:
+        """Return the question with the longest first prompt."""
+        return max(plan.samples, key=lambda sample: len(self._opening(plan, sample)))
+
+    def reply(self, plan: TaskPlan, token_ids: Sequence[int]) -> str:
+        """Return the text to grade."""
+        text = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        return cut(text, plan.task.stop)
+
+    def _opening(self, plan: TaskPlan, sample: Sample) -> Tensor:
+        key = (plan.label, sample.id)
+        if key not in self._first:
+            self._first[key] = self._later(plan, sample, ())
+        return self._first[key]
+
+    def _later(self, plan: TaskPlan, sample: Sample, replies: Sequence[str]) -> Tensor:
+        import torch
+
+        if isinstance(plan.task, ChatTask):
+            from cllm_bench.chat import chat_ids
+
+            messages = plan.task.messages(sample, replies)
+            ids = chat_ids(self._tokenizer, plan.task.chat_template, messages)
+        else:
+            ids = self._tokenizer(sample.prompt).input_ids
+        return torch.tensor(ids, device=self._device)
+
+    def _ends(self, plan: TaskPlan) -> Ends | None:
+        """Return what tells that a reply ends by its text."""
+        if plan.label not in self._stops:
+            strings = plan.task.stop
+            self._stops[plan.label] = StopStrings(strings, self._tokenizer) if strings else None
+        return self._stops[plan.label]
