@@ -196,6 +196,7 @@ def _sample(question: QuestionText, material: _Material, template: Template) -> 
         prompt=template.prompt(material.tables[question.database], question.text),
         reference=template.lead + question.sql,
         data={
+            "question": question.text,
             "database": question.database,
             "file": str(material.databases[question.database]),
             "sql": question.sql,
