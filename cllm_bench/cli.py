@@ -240,6 +240,67 @@ def validate(task: Tasks = None, data: Data = None, plugin: Plugins = None) -> N
     validate_command(tuple(task or ()), tuple(data or ()), tuple(plugin or ()))
 
 
+@app.command(short_help="Write a method of your own to start from.")
+def new_method(
+    name: Annotated[str, typer.Argument(help="Of the method, such as my_idea.")],
+    output: Annotated[Path | None, typer.Option(help="The file; default: NAME.py here.")] = None,
+) -> None:
+    """Write a Python file with a method that works, and says where your idea goes."""
+    from cllm_bench.authoring import new_command
+
+    new_command(name, output)
+
+
+@app.command(short_help="Check that a method keeps its contract.")
+def check_method(
+    method: Annotated[str, typer.Argument(help="NAME[:key=value,…]")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="A family, as for `run`, in place of tiny random models."),
+    ] = None,
+    role: Role = None,
+    plugin: Plugins = None,
+) -> None:
+    """Check that a method is exact, starts anew, stops, rolls back, samples … on tiny models."""
+    from cllm_bench.authoring import check_command
+
+    check_command(method, tuple(plugin or ()), model, tuple(role or ()))
+
+
+@app.command(short_help="Look for test questions in a training set.")
+def overlap(
+    train: Annotated[
+        str,
+        typer.Option(
+            help="TASK, for its built-in sample; TASK=DIR, where DIR may be `hub`; or a JSON-lines "
+            "file whose lines hold `prompt`, `question` or `turns`.",
+        ),
+    ],
+    test: Annotated[str, typer.Option(help="The same for the test questions.")],
+    ngram: Annotated[int, typer.Option(help="Words to a run.")] = 5,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Share of a test question's runs that makes a near-duplicate."),
+    ] = 0.7,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the report here too: FILE.md or FILE.json.")
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Look for test questions in a training set: the same ones, and near-duplicates."""
+    from cllm_bench.overlap_command import OverlapOptions, overlap_command
+
+    options = OverlapOptions(
+        train=train,
+        test=test,
+        ngram=ngram,
+        threshold=threshold,
+        output=output,
+        plugins=tuple(plugin or ()),
+    )
+    overlap_command(options)
+
+
 @app.callback(invoke_without_command=True)
 def _options(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,

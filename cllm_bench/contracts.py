@@ -180,7 +180,8 @@ class Task(Protocol):
 
     Attributes:
         metric: What the score is, such as `execution accuracy`.
-        best_score: The highest score of one sample; 1 means a fraction, which tables show in %.
+        best_score: The highest score of one sample; 1 means a fraction, which tables show in %, and
+            0 that lower is better, as in a perplexity.
         folders: Usual names of the data set's own folder, for `--data` with a folder of folders.
     """
 
@@ -210,6 +211,45 @@ class Task(Protocol):
         """Grade the replies to one sample, one for each turn, between 0 and `best_score`.
 
         None where the task does not grade, or not yet.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """A text whose perplexity is measured, and how.
+
+    Windows begin at its first token and every `stride` tokens from there; each gives the model at
+    most `window` tokens and scores those that no window before it scored. The first token of all,
+    and with `stride = window` the first token of every window, has nothing before it and is not
+    scored.
+
+    Attributes:
+        content: The text.
+        window: Tokens that the model sees at once, at least 2.
+        stride: From the beginning of one window to that of the next, at most `window`.
+        remainder: Whether the last window is left out or scored where the text ends before it does.
+    """
+
+    content: str
+    window: int
+    stride: int
+    remainder: Literal["drop", "score"] = "drop"
+
+
+@runtime_checkable
+class TextTask(Protocol):
+    """What a task adds whose score is a perplexity.
+
+    It belongs to the weights: it is measured once for each checkpoint, and is the score of every
+    method on it. The samples are continued for speed and exactness; `score` grades nothing.
+    """
+
+    def text(self, source: Source) -> ScoredText:
+        """Load the text.
+
+        Raises:
+            UserError: The source is not there, or is not this data set.
         """
         ...
 

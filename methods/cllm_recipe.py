@@ -5,8 +5,6 @@ Source: Kou et al. 2024 (arXiv 2403.00835), Algorithms 1 and 2.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -15,13 +13,12 @@ from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
 
 from .cllm_batches import States
-from .cllm_training import CllmTraining, split_questions
+from .cllm_training import CllmTraining
 from .consistency import Divergence, Objective
+from .target_answers import RECORDED_BLOCK, collection_key, split_questions
 
 if TYPE_CHECKING:
     from cllm_bench.family import ModelFamily
-
-RECORDED_BLOCK = 16  # of records that hold fixed points only: batches cut blocks of their own
 
 
 @dataclass(frozen=True)
@@ -186,19 +183,7 @@ class CllmRecipe:
                 )
 
     def _collection_key(self, job: TrainingJob) -> str:
-        """Hash what decides the first collection, so that trainings can share it."""
-        from cllm_bench.loading import fingerprint
-
-        tasks = {
-            name: (found.fingerprint, len(found.samples), task.max_new_tokens)
-            for name, (task, found) in job.tasks.items()
-        }
+        """Hash what decides the first collection."""
         guess = self.guess if self.states == "recorded" else None
         own = (self.questions, self.held_out, self.states, self.recorded_block(0), self.seed, guess)
-        decisive = (
-            fingerprint(job.family.checkpoint("target")),
-            tasks,
-            own,
-            job.family.runtime.device,
-        )
-        return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+        return collection_key(job, own)

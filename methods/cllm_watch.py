@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sample, Sampling, Task
 from cllm_bench.errors import UserError
 from cllm_bench.repetition import is_repetitive
+from cllm_bench.stops import cut
 
-from .answers import Example
 from .jacobi import Jacobi, JacobiDecoder
+from .target_answers import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 REPETITIVE = 0.25  # share of held-out replies by which loops may become more frequent
 LOSS = 1.0  # nats a token by which the held-out AR loss may rise
 SCORE = 0.25  # share of the first held-out score that must be left
-
-
-class HeldOut(NamedTuple):
-    """A question that is not trained on."""
-
-    task: Task
-    sample: Sample
-    example: Example
 
 
 class Watch:
@@ -42,7 +35,7 @@ class Watch:
 
     def __init__(
         self,
-        questions: Sequence[HeldOut],
+        questions: Sequence[Asked],
         tokenizer: PreTrainedTokenizerBase,
         stop_ids: frozenset[int],
         settings: Jacobi,
@@ -80,7 +73,7 @@ class Watch:
                 f"{positions} positions; give shorter ones"
             )
         tokens = passes = repetitive = 0
-        score = 0.0
+        scores: list[float | None] = []
         for task, sample, example in questions:
             room = positions - len(example.prompt)
             found = generate(
@@ -94,22 +87,22 @@ class Watch:
             tokens += len(found.token_ids) - 1
             passes += len(found.accept_lengths)
             repetitive += is_repetitive(found.token_ids)
-            score += self._score(task, sample, found.token_ids)
+            scores.append(self._score(task, sample, found.token_ids))
+        graded = [score for score in scores if score is not None]
         return {
             "held_out_ar_loss": _ar_loss(model, questions),
             "held_out_tokens_per_pass": tokens / max(1, passes),
-            "held_out_score": score / len(questions),
+            **({"held_out_score": sum(graded) / len(graded)} if graded else {}),
             "held_out_repetitive": repetitive / len(questions),
         }
 
-    def _score(self, task: Task, sample: Sample, token_ids: Sequence[int]) -> float:
+    def _score(self, task: Task, sample: Sample, token_ids: Sequence[int]) -> float | None:
         reply = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
-        cuts = [index for stop in task.stop if (index := reply.find(stop)) >= 0]
-        reply = reply[: min(cuts)] if cuts else reply
-        return task.score(sample, [reply]) / task.best_score
+        score = task.score(sample, [cut(reply, task.stop)])
+        return None if score is None else score / task.best_score
 
 
-def _ar_loss(model: PreTrainedModel, questions: Sequence[HeldOut]) -> float:
+def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
     """Return the mean cross-entropy of the data set's own answers, in nats a token."""
     from .answers import collate
     from .target_recipe import answer_loss
@@ -137,7 +130,8 @@ def collapsed(evaluations: Sequence[Mapping[str, float]]) -> str | None:
         return _reason("repetition rate on held-out questions", first, newest, "repetitive")
     if min(both("held_out_ar_loss")) > first["held_out_ar_loss"] + LOSS:
         return _reason("AR loss on held-out answers", first, newest, "ar_loss")
-    if max(both("held_out_score")) < SCORE * first["held_out_score"]:
+    graded = "held_out_score" in first
+    if graded and max(both("held_out_score")) < SCORE * first["held_out_score"]:
         return _reason("score on held-out questions", first, newest, "score")
     return None
 

@@ -1,0 +1,84 @@
+"""The checks of a method that decode nothing. Each returns a note, or raises."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+from cllm_bench.contracts import Exactness, LibraryDecoder
+from cllm_bench.errors import UserError
+from cllm_bench.family import ModelFamily
+from cllm_bench.settings import Selection, build, label, parse_selection
+from cllm_bench.testing_models import VARIED
+from cllm_bench.testing_subject import Subject
+from cllm_bench.testing_trace import Failed
+
+
+def check_declaration(subject: Subject) -> str:
+    """Look at the class: a frozen dataclass with a docstring, that says how exact it is."""
+    cls, known = type(subject.method), get_args(Exactness)
+    if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise Failed(f"{cls.__name__} is no frozen dataclass: write @dataclass(frozen=True)")
+    text = (cls.__doc__ or "").strip()
+    if not text or text.startswith(f"{cls.__name__}("):  # what dataclass itself puts there
+        raise Failed(f"{cls.__name__} has no docstring; `cllm-bench list` shows its first line")
+    for name in ("exactness", "sampled"):
+        value = getattr(subject.method, name, None)
+        if value not in (*known, None) or (name == "exactness" and value is None):
+            raise Failed(f"{name} = {value!r} is not one of {', '.join(known)}")
+        if any(field.name == name for field in dataclasses.fields(cls)):
+            raise Failed(f"{name} is a setting: annotate it as ClassVar, or not at all")
+    if not isinstance(getattr(subject.method, "checkpoint", None), str):
+        raise Failed('no setting `checkpoint: str = "target"`, the role whose output is settled')
+    roles = getattr(subject.method, "extra_roles", ())
+    if not isinstance(roles, tuple) or not all(isinstance(role, str) for role in roles):
+        raise Failed(f"extra_roles = {roles!r} is not a tuple of role names")
+    return f"exactness {subject.method.exactness}, sampled {subject.sampled or 'not declared'}"
+
+
+def check_settings(subject: Subject) -> str:
+    """Make the settings from text, as the command line does."""
+    cls, name = type(subject.method), subject.name
+    fields = [field for field in dataclasses.fields(cls) if field.init]
+    for field in fields:
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise Failed(f"setting '{field.name}' has no default, so `--method {name}` cannot work")
+    try:
+        for field in fields:
+            value = getattr(subject.method, field.name)
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            made = build(cls, "method", Selection(name, {field.name: text}))
+            if getattr(made, field.name) != value:
+                raise Failed(
+                    f"setting '{field.name}' = {value!r}, given as text, becomes "
+                    f"{getattr(made, field.name)!r}"
+                )
+        text = label(name, subject.method)
+        if build(cls, "method", parse_selection(text)) != subject.method:
+            raise Failed(f"`--method {text}` makes other settings than these")
+    except UserError as error:
+        raise Failed(
+            f"{error}: settings are of type bool, int, float, str, Path or Literal, or one of "
+            "these or None"
+        ) from None
+    return f"--method {text}"
+
+
+def check_binding(subject: Subject) -> str:
+    """Bind to every family; and to one without checkpoints, which must be refused."""
+    try:
+        subject.method.bind(ModelFamily("a family without checkpoints", {}))
+    except UserError:
+        pass
+    else:
+        raise Failed(
+            "bind accepts a family that has no checkpoint at all: fetch the weights in bind "
+            "(`family.session(self.checkpoint)`), not when the clock runs"
+        )
+    found = subject.bound(VARIED)
+    for _, decoder in found:
+        if not callable(decoder) and not isinstance(decoder, LibraryDecoder):
+            raise Failed(f"bind returns a {type(decoder).__name__}, which cannot be called")
+    accepted = {family.name for family, _ in found}
+    refused = [each.name for each in subject.families(VARIED) if each.name not in accepted]
+    return f"refuses {', '.join(refused)}" if refused else ""

@@ -1,0 +1,242 @@
+"""Medusa: heads on the model's last hidden state guess a tree of tokens, one pass checks it.
+
+Source: Cai et al. 2024 (arXiv 2401.10774).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from cllm_bench.contracts import Exactness, Sampling, Step
+from cllm_bench.errors import UserError
+
+from .medusa_tree import RANKS, Growth, Layout, Tree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cllm_bench.family import ModelFamily
+    from cllm_bench.session import Session
+
+    from .medusa_heads import Heads, StoredHeads
+
+NODES = 63  # the authors'
+
+
+@dataclass(frozen=True)
+class Medusa:
+    """Further heads of the model guess a tree of tokens, one pass checks them all.
+
+    Attributes:
+        tree: `auto`: the best tree for these heads, by what the recipe `medusa` notes beside them;
+            `chain`: every head's first choice; or paths of ranks such as `0.0;0.1;1`: behind head
+            0's first choice head 1's first and second, and head 0's second.
+        nodes: Guesses in a tree of `auto`; 0 is what the recipe noted, or 63.
+        acceptance: `greedy`: a guess stands where it is what the model chooses; `typical`: where
+            the model deems it likely enough, which is lossy.
+        epsilon: Likely enough (typical) is a probability above this one,
+        alpha: or above this times exp(-entropy), whichever is lower.
+        heads: The role in the family of the heads.
+        checkpoint: The role in the family that decodes.
+    """
+
+    tree: str = "auto"
+    nodes: int = 0
+    acceptance: Literal["greedy", "typical"] = "greedy"
+    epsilon: float = 0.09
+    alpha: float = 0.3
+    heads: str = "medusa"
+    checkpoint: str = "target"
+
+    def __post_init__(self) -> None:
+        if self.nodes < 0 or min(self.epsilon, self.alpha) <= 0:
+            raise UserError("nodes must be 0 or more, epsilon and alpha above 0")
+        if self.nodes and self.tree != "auto":
+            raise UserError(f"nodes={self.nodes} is for tree=auto, not for tree={self.tree}")
+        if self.tree not in ("auto", "chain"):
+            Tree.parse(self.tree)
+
+    @property
+    def exactness(self) -> Exactness:
+        """What greedy replies are."""
+        return "exact" if self.acceptance == "greedy" else "lossy"
+
+    @property
+    def sampled(self) -> Exactness:
+        """What sampled replies are."""
+        return self.exactness
+
+    @property
+    def extra_roles(self) -> tuple[str, ...]:
+        """The heads."""
+        return (self.heads,)
+
+    def bind(self, family: ModelFamily) -> MedusaDecoder:
+        """Open a session on the checkpoint, and attach the heads to it."""
+        from .medusa_heads import read_heads
+
+        stored = read_heads(family.checkpoint(self.heads))
+        tree = self._tree(stored)
+        if tree.depth > stored.count:
+            raise UserError(
+                f"tree={self.tree} is {tree.depth} guesses deep, and '{self.heads}' "
+                f"('{stored.location}') has {stored.count} heads; give a tree of that depth"
+            )
+        model = family.model(self.checkpoint)
+        heads = stored.attach(model, tree.depth)
+        return MedusaDecoder(self, family.session(self.checkpoint), heads, tree)
+
+    def _tree(self, stored: StoredHeads) -> Tree:
+        if self.tree == "chain":
+            return Tree.chain(stored.count)
+        if self.tree != "auto":
+            return Tree.parse(self.tree)
+        noted = stored.config.get("medusa", {})
+        if noted and not self.nodes:
+            return Tree.parse(noted["tree"])
+        accuracies = noted["accuracies"] if noted else assumed(stored.count)
+        return Growth.grow(accuracies, self.nodes or NODES).tree()
+
+
+def assumed(heads: int) -> list[list[float]]:
+    """Return accuracies for heads of which none are known, by head and rank.
+
+    Each head hits a little more rarely than the one before it, and each rank in the same proportion
+    more rarely than the rank before it.
+    """
+    firsts = [0.65 * 0.85**head for head in range(heads)]
+    return [[first * (1 - first) ** rank for rank in range(RANKS)] for first in firsts]
+
+
+@dataclass
+class MedusaDecoder:
+    """Medusa over one session.
+
+    Attributes:
+        settings: How guesses are accepted.
+        session: On the model.
+        heads: As many as the tree is deep.
+        tree: What they guess.
+    """
+
+    settings: Medusa
+    session: Session
+    heads: Heads
+    tree: Tree
+    _layouts: dict[int, Layout] = field(default_factory=dict)
+
+    @property
+    def extra_parameters(self) -> int:
+        """Those of the heads in use."""
+        return self.heads.parameters
+
+    def __call__(
+        self,
+        prompt_ids: Tensor,  # (P,)
+        sampling: Sampling,
+    ) -> Iterator[Step]:
+        """Yield the tokens that each pass settles: the accepted path, and one more."""
+        import torch
+
+        from cllm_bench.sampling import Chooser
+
+        session, heads = self.session, self.heads
+        choose = Chooser(sampling, prompt_ids.device)
+        output = session.prefill(prompt_ids, hidden=True)
+        newest, row = choose(output.logits, 0), 0
+        yield Step((int(newest),))
+        place = 1
+        while True:
+            layout = self._layout()
+            assert output.hidden is not None
+            guesses = heads.best(output.hidden[row], self.tree.breadth).flatten()[layout.picks]
+            ids = torch.cat([newest, guesses])
+            output = session.forward(ids, depth=layout.depth, mask=layout.mask, hidden=True)
+            chosen = choose(output.logits, place, layout.depth)
+            fed, found = torch.stack([ids, chosen]).tolist()
+            if self.settings.acceptance == "greedy":
+                row = matching_row(layout, fed, found)
+            else:
+                row = self._likely_row(layout, ids, output.logits, sampling)
+            path = layout.lineage[row]
+            session.keep(layout.kept(row))
+            yield Step((*(fed[each] for each in path[1:]), found[row]), drafted=len(fed) - 1)
+            newest = chosen[row : row + 1]
+            place += len(path)
+
+    def _layout(self) -> Layout:
+        """Return the tree, or what of it fits before the model's last position."""
+        rows = min(len(self.tree.nodes) + 1, max(1, self.session.room))
+        if rows not in self._layouts:
+            tree, breadth = self.tree.within(rows), self.tree.breadth
+            self._layouts[rows] = Layout(tree, breadth, self.session.device)
+        return self._layouts[rows]
+
+    def _likely_row(
+        self,
+        layout: Layout,
+        ids: Tensor,  # (T,)
+        logits: Tensor,  # (T, V)
+        sampling: Sampling,
+    ) -> int:
+        from cllm_bench.sampling import probabilities
+
+        drawn = sampling if sampling.temperature else Sampling(temperature=1.0)
+        settings = self.settings
+        scores = likely_scores(
+            probabilities(logits, drawn), ids, layout.parents, settings.epsilon, settings.alpha
+        )
+        return likeliest_row(layout, scores.tolist())
+
+
+def matching_row(layout: Layout, fed: Sequence[int], chosen: Sequence[int]) -> int:
+    """Return the last row of the path that the model itself chooses.
+
+    Args:
+        layout: Of the tree.
+        fed: The token of every row.
+        chosen: What the model chooses behind every row.
+    """
+    row = 0
+    while True:
+        below = [each for each in layout.children[row] if fed[each] == chosen[row]]
+        if not below:
+            return row
+        (row,) = below  # a head's choices differ from one another
+
+
+def likely_scores(
+    probabilities: Tensor,  # (T, V) behind every row
+    ids: Tensor,  # (T,)
+    parents: Tensor,  # (T - 1,)
+    epsilon: float,
+    alpha: float,
+) -> Tensor:  # (T - 1,)
+    """Return, for every guess, its log-probability where it is typical enough, else -inf.
+
+    It is where p > min(epsilon, alpha * exp(-entropy)), by the distribution behind its parent
+    (section 2.3.1 of the paper).
+    """
+    import torch
+
+    entropy = torch.special.entr(probabilities).sum(-1)
+    least = (alpha * torch.exp(-entropy)).clamp(max=epsilon)[parents]
+    own = probabilities[parents, ids[1:]]
+    return torch.where(own > least, own.log(), -torch.inf)
+
+
+def likeliest_row(layout: Layout, scores: Sequence[float]) -> int:
+    """Return the last row of the longest path of accepted guesses, the likeliest of the longest.
+
+    Args:
+        layout: Of the tree.
+        scores: Of every guess, its log-probability, or -inf where it is not accepted.
+    """
+    totals = [0.0]
+    for row, score in enumerate(scores, start=1):
+        totals.append(totals[layout.lineage[row][-2]] + score)
+    rows = [row for row, total in enumerate(totals) if total > -math.inf]
+    return max(rows, key=lambda row: (len(layout.lineage[row]), totals[row]))

@@ -1,0 +1,149 @@
+"""Speculative decoding: a smaller model drafts tokens, the target checks them all in one pass.
+
+Sources: Leviathan et al. 2023 (arXiv 2211.17192); Chen et al. 2023 (arXiv 2302.01318).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cllm_bench.contracts import Exactness, Sampling, Step
+from cllm_bench.errors import UserError
+
+from .acceptance import Acceptance, Matching, Rejection
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cllm_bench.family import ModelFamily
+    from cllm_bench.session import Session
+
+
+@dataclass(frozen=True)
+class Speculative:
+    """A draft model guesses ahead, the target checks all guesses in one pass.
+
+    Attributes:
+        k: Tokens that the draft guesses for a pass; with `adaptive`, at most.
+        adaptive: Draft two tokens more than the last pass accepted, at most k. Every prompt begins
+            with k.
+        acceptance: When sampling. `rejection`: keep a guess with probability min(1, p/q), else draw
+            from what p has over q: the target's distribution. `coupled`: both models choose with
+            the same noise, and equal choices are kept: the reply of autoregressive sampling.
+        draft: The role in the family that drafts.
+        checkpoint: The role in the family that decodes.
+    """
+
+    exactness: ClassVar[Exactness] = "exact"
+
+    k: int = 4
+    adaptive: bool = False
+    acceptance: Literal["rejection", "coupled"] = "rejection"
+    draft: str = "draft"
+    checkpoint: str = "target"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UserError(f"k must be at least 1, not {self.k}")
+
+    @property
+    def sampled(self) -> Exactness:
+        """What sampled replies are."""
+        return "exact" if self.acceptance == "coupled" else "distribution"
+
+    @property
+    def extra_roles(self) -> tuple[str, ...]:
+        """The draft."""
+        return (self.draft,)
+
+    def bind(self, family: ModelFamily) -> SpeculativeDecoder:
+        """Open a session on either model; the family refuses a draft of another tokenizer."""
+        return SpeculativeDecoder(
+            self,
+            family.session(self.checkpoint),
+            family.session(self.draft),
+            family.vocabulary(self.checkpoint),
+            family.parameters(self.draft),
+        )
+
+
+@dataclass
+class SpeculativeDecoder:
+    """Speculative decoding over two sessions."""
+
+    settings: Speculative
+    target: Session
+    draft: Session
+    vocabulary: int  # of the target: a draft may have fewer embeddings, or more
+    extra_parameters: int
+
+    def __call__(
+        self,
+        prompt_ids: Tensor,  # (P,)
+        sampling: Sampling,
+    ) -> Iterator[Step]:
+        """Yield the tokens that each pass settles: the accepted guesses, and one more."""
+        import torch
+
+        target, draft = self.target, self.draft
+        accept = self._acceptance(sampling, prompt_ids)
+        none = prompt_ids[:0]
+        settled = accept.settle(target.prefill(prompt_ids).logits, none, 0)
+        yield Step(settled)
+        place, ahead = 1, self.settings.k
+        _rewind(draft, 0)
+        newest = torch.tensor(settled, device=prompt_ids.device)
+        behind = torch.cat([prompt_ids, newest])  # what the draft has not seen yet
+        while True:
+            count = min(ahead, target.room - 1, draft.length + draft.room - target.length)
+            guesses = [none, *self._guess(accept, behind, count, place)]
+            block = torch.cat([newest[-1:], *guesses])
+            settled = accept.settle(target.forward(block).logits, block[1:], place)
+            target.keep(len(settled))
+            _rewind(draft, min(draft.length, target.length))
+            yield Step(settled, drafted=len(block) - 1)
+            place += len(settled)
+            if self.settings.adaptive:
+                ahead = min(self.settings.k, len(settled) + 1)
+            # Of guesses that were all accepted the draft has not seen its own last one.
+            newest = torch.tensor(settled, device=prompt_ids.device)
+            behind = newest[draft.length - target.length - 1 :]
+
+    def _guess(
+        self, accept: Acceptance, behind: Tensor, count: int, place: int
+    ) -> Iterator[Tensor]:
+        """Draft so many tokens; each stays on the device, so nothing waits for it."""
+        for ahead in range(count):
+            if self.draft.length == 0:
+                logits = self.draft.prefill(behind).logits
+            else:
+                logits = self.draft.forward(behind).logits[-1:]
+                self.draft.keep(behind.numel())
+            behind = accept.draft(_fitted(logits, self.vocabulary), place + ahead)
+            yield behind
+
+    def _acceptance(self, sampling: Sampling, prompt_ids: Tensor) -> Acceptance:
+        from cllm_bench.sampling import Chooser
+
+        if sampling.temperature == 0 or self.settings.acceptance == "coupled":
+            return Matching(Chooser(sampling, prompt_ids.device))
+        return Rejection(sampling, prompt_ids.device)
+
+
+def _rewind(session: Session, length: int) -> None:
+    """Forget committed tokens from `length` on."""
+    session.length = length
+    session.keep(0)
+
+
+def _fitted(
+    logits: Tensor,  # (T, V of the draft)
+    vocabulary: int,
+) -> Tensor:  # (T, V of the target)
+    """Leave out ids that the target lacks; those that only the target has are never drafted."""
+    from torch.nn.functional import pad
+
+    missing = vocabulary - logits.shape[-1]
+    return logits if missing == 0 else pad(logits, (0, missing), value=-float("inf"))

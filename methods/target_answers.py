@@ -1,0 +1,288 @@
+"""What a recipe needs that learns from the target's own generations: questions, and its answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+
+from cllm_bench.contracts import Sample, Task, TrainingJob
+from cllm_bench.errors import UserError
+from cllm_bench.files import write_atomically
+from cllm_bench.processes import on_main, rank, world_size
+
+from .answers import Example, encode
+from .cleaning import prepare
+from .collection import CollectionSettings, Question, Record, collect, decoder_for, read_records
+
+if TYPE_CHECKING:
+    from cllm_bench.family import ModelFamily
+
+    from .jacobi import JacobiDecoder
+
+CLEANING = "cleaning.json"
+RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends on it
+
+
+class Asked(NamedTuple):
+    """A question of a task, and the data set's own answer to it as ids."""
+
+    task: Task
+    sample: Sample
+    example: Example
+
+
+class Choice(Protocol):
+    """Settings of a recipe: which questions it takes."""
+
+    @property
+    def role(self) -> str:
+        """The role that it builds, named in errors."""
+        ...
+
+    @property
+    def questions(self) -> int:
+        """Those to learn from; 0 is all."""
+        ...
+
+    @property
+    def held_out(self) -> int:
+        """Those kept for watching."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of their order."""
+        ...
+
+
+def split_questions(recipe: Choice, job: TrainingJob) -> tuple[list[Asked], list[Asked]]:
+    """Return the questions to watch, and those to learn from, of all tasks in a seeded order.
+
+    Raises:
+        UserError: There are too few.
+    """
+    count = sum(len(samples.samples) for _, samples in job.tasks.values())
+    if count <= recipe.held_out:
+        raise UserError(
+            f"{recipe.role}: {count} training questions are too few, for held_out="
+            f"{recipe.held_out} of them are not trained on; give more, or lower it"
+        )
+    found: list[Asked] = []
+    for task, samples in job.tasks.values():
+        if not samples.samples:
+            continue
+        examples = encode(samples.samples, job.family.tokenizer)
+        pairs = zip(samples.samples, examples, strict=True)
+        found += [Asked(task, sample, example) for sample, example in pairs]
+    random.Random(recipe.seed).shuffle(found)
+    held_out, rest = found[: recipe.held_out], found[recipe.held_out :]
+    if recipe.questions > len(rest):
+        raise UserError(
+            f"{recipe.role}: questions={recipe.questions}, and there are {len(rest)} beside the "
+            f"{recipe.held_out} held out; lower it, or give 0 for all"
+        )
+    return held_out, rest[: recipe.questions or None]
+
+
+def collection_key(job: TrainingJob, own: Sequence[Any]) -> str:
+    """Hash what decides a collection from the target, so that trainings can share it.
+
+    Args:
+        job: Its tasks, target and device count.
+        own: Settings of the recipe that count too.
+    """
+    from cllm_bench.loading import fingerprint
+
+    tasks = {
+        name: (found.fingerprint, len(found.samples), task.max_new_tokens)
+        for name, (task, found) in job.tasks.items()
+    }
+    target = fingerprint(job.family.checkpoint("target"))
+    decisive = (target, tasks, own, job.family.runtime.device)
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()
+
+
+def as_it_runs(family: ModelFamily) -> ModelFamily:
+    """Return the family in the precision of a run, with weights of its own.
+
+    Weights to train are in float32; answers are collected as the target will be decoded.
+    """
+    return replace(family, runtime=replace(family.runtime, dtype="auto").resolve())
+
+
+@dataclass(frozen=True)
+class TargetAnswers:
+    """The target's answers to a job's questions: collected once, by all processes, in shards.
+
+    Attributes:
+        job: What to do.
+        work: Folder of the training.
+        questions: Those to learn from.
+        held_out: Those to watch, where their answers are wanted too.
+    """
+
+    job: TrainingJob
+    work: Path
+    questions: Sequence[Asked]
+    held_out: Sequence[Asked] = ()
+
+    @cached_property
+    def asked(self) -> Mapping[str, list[Question]]:
+        """All questions, by task."""
+        names = {id(task): name for name, (task, _) in self.job.tasks.items()}
+        found: dict[str, list[Question]] = {name: [] for name in self.job.tasks}
+        for task, sample, (prompt, answer) in (*self.held_out, *self.questions):
+            name = names[id(task)]
+            found[name].append(Question(sample.id, name, tuple(prompt), tuple(answer)))
+        return {name: questions for name, questions in found.items() if questions}
+
+    def collect(
+        self,
+        folder: Path,
+        *,
+        full: bool = False,
+        block_size: int = RECORDED_BLOCK,
+        decoder_of: Callable[[CollectionSettings], JacobiDecoder] | None = None,
+    ) -> None:
+        """Leave the records of every question that leaves room for an answer; resumes.
+
+        Args:
+            folder: Of the stage.
+            full: Whether to keep whole trajectories, or fixed points alone, found fast.
+            block_size: Of the records.
+            decoder_of: Opens the decoder; default: one on the target.
+        """
+        decoder: JacobiDecoder | None = None
+        for name, questions in self.asked.items():
+            settings = CollectionSettings(
+                max_new_tokens=self.job.tasks[name][0].max_new_tokens,
+                stop_ids=self.job.family.stop_ids,
+                block_size=block_size,
+                full=full,
+            )
+            if decoder is None:
+                decoder = (decoder_of or self._decoder)(settings)
+            room = decoder.session.length + decoder.session.room
+            collect(
+                [each for each in questions if len(each.prompt) < room],
+                decoder,
+                folder=folder / name,
+                settings=settings,
+                listen=self.job.listen,
+                rank=rank(),
+                world_size=world_size(),
+            )
+
+    def _decoder(self, settings: CollectionSettings) -> JacobiDecoder:
+        return decoder_for(as_it_runs(self.job.family), "target", settings)
+
+    def records(self, collected: Path) -> list[Record]:
+        """Return the records of a finished collection, those of one answer together, in order."""
+        return [each for name in self.asked for each in read_records(collected / name)]
+
+    def examples(
+        self, collected: Path, fit: Path, *, clean: bool, finished: bool
+    ) -> tuple[list[Example], list[Example]]:
+        """Return questions with the target's answers: all held-out ones, and those to learn from.
+
+        Args:
+            collected: Folder of the collection.
+            fit: Gets the report of what was dropped.
+            clean: Whether to drop answers to learn from that repeat themselves.
+            finished: Whether to drop those that were cut by the limit.
+
+        Raises:
+            UserError: Nothing is left.
+        """
+        watched = {self._key(each) for each in self.held_out}
+        records = self.records(collected)
+        held_out = [each for each in records if (each.task, each.sample) in watched]
+        if watched and not held_out:
+            self._refuse_no_room(len(watched), "held-out")
+        rest = [each for each in records if (each.task, each.sample) not in watched]
+        kept = self.cleaned(rest, fit, clean=clean, finished=finished)
+        return examples_of(held_out), examples_of(kept)
+
+    def _key(self, asked: Asked) -> tuple[str, str]:
+        names = [name for name, (task, _) in self.job.tasks.items() if task is asked.task]
+        return names[0], asked.sample.id
+
+    def cleaned(
+        self,
+        records: Sequence[Record],
+        fit: Path,
+        *,
+        clean: bool,
+        finished: bool,
+        augment: float = 0.0,
+        seed: int = 0,
+        begun: bool = False,
+    ) -> list[Record]:
+        """Drop answers that would spoil a model, and leave a report of what that did.
+
+        Args:
+            records: Of the questions to learn from.
+            fit: Gets the report.
+            clean: Whether to drop answers that repeat themselves.
+            finished: Whether to drop those that were cut by the limit.
+            augment: See `cleaning.prepare`.
+            seed: Of the augmentation.
+            begun: Whether anything has been fitted before.
+
+        Raises:
+            UserError: Nothing is left.
+        """
+        tokenizer = self.job.family.tokenizer
+        kept, report = prepare(
+            records,
+            augment=augment,
+            clean=clean,
+            unfinished=finished,
+            seed=seed,
+            decode=lambda ids: str(tokenizer.decode(list(ids))),
+        )
+        report["questions"] = len(self.questions)
+        text = json.dumps(report, indent=2) + "\n"
+        on_main(lambda: write_atomically(fit / CLEANING, text))
+        if not kept:
+            self._refuse_nothing(report, begun=begun)
+        return kept
+
+    def _refuse_nothing(self, report: Mapping[str, Any], *, begun: bool) -> NoReturn:
+        if not begun:
+            # The collection serves other settings as well: the folder must not stand in the way
+            # of a corrected command.
+            on_main(lambda: (self.work / "manifest.json").unlink(missing_ok=True))
+        if not report["answers"]:
+            self._refuse_no_room(report["questions"], "training")
+        reasons = {name: each["answers"] for name, each in report["dropped"].items()}
+        remedies = ["finished=false"] if "unfinished" in reasons else []
+        remedies += ["clean=false"] if reasons.keys() - {"unfinished"} else []
+        counts = ", ".join(f"{name} {count}" for name, count in reasons.items())
+        raise UserError(
+            f"cleaning left none of {report['answers']} answers to learn from ({counts}); train "
+            f"with {','.join(remedies)}, or give other questions"
+        )
+
+    def _refuse_no_room(self, count: int, kind: str) -> NoReturn:
+        raise UserError(
+            f"none of {count} {kind} questions leaves the target room for an answer; give shorter "
+            "ones"
+        )
+
+
+def examples_of(records: Sequence[Record]) -> list[Example]:
+    """Join the records of each answer; those of one answer must stand together, in order."""
+    found = []
+    for _, group in groupby(records, key=lambda record: (record.task, record.sample)):
+        blocks = list(group)
+        answer = [token for block in blocks for token in block.fixed_point]
+        found.append(Example(list(blocks[0].prompt), answer))
+    return found
