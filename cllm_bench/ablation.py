@@ -40,7 +40,8 @@ def ablate_command(options: AblateOptions) -> None:
         with LiveProgress(console) as progress:
             entries = _train(ablation, progress, console)
             measured = _evaluate(ablation, entries, progress, console)
-        run = measured.manifest, summarise(measured.manifest, measured.rows)
+        texts = list(measured.perplexities.values())
+        run = measured.manifest, summarise(measured.manifest, measured.rows, texts)
         rows = figures(entries, run, measured.rows)
         text = markdown(folder.manifest, rows, run)
         folder.write_text("ablation.json", json.dumps(rows, indent=2) + "\n")

@@ -128,7 +128,8 @@ def table(
             typer.echo(f"note: {warning}", err=True)
         if "ablation" in folder.manifest.get("configuration", {}):
             raise UserError(f"'{path}' holds an ablation; its run is in '{path / 'run'}'")
-        runs.append((folder.manifest, summarise(folder.manifest, folder.rows)))
+        texts = list(folder.perplexities.values())
+        runs.append((folder.manifest, summarise(folder.manifest, folder.rows, texts)))
     text = markdown(runs)
     if output is not None:
         write_atomically(output, text)

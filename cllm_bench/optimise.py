@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping
@@ -75,6 +76,7 @@ class Optimiser:
         folder: Gets `log.jsonl`, `checkpoint.pt`, the weights of the last evaluation that passed
             the guard (`good.pt`), and `collapsed.json` if one did not.
         listen: Told what runs, steps done and steps in all.
+        rates: Factors on the learning rate of the model's children, by name; default 1.
 
     Raises:
         UserError: The settings do not fit the launch, the model or what is installed.
@@ -82,7 +84,12 @@ class Optimiser:
     """
 
     def __init__(
-        self, model: nn.Module, settings: OptimiserSettings, folder: Path, listen: Listen
+        self,
+        model: nn.Module,
+        settings: OptimiserSettings,
+        folder: Path,
+        listen: Listen,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self._device = next(model.parameters()).device
         _check(model, settings)
@@ -101,10 +108,13 @@ class Optimiser:
         if settings.gradient_checkpointing:
             _checkpoint_gradients(model)
         self._twin = twin_of(self._accelerator, model)
+        parts = dict(model.named_children()) if rates else {"": model}
+        groups = {
+            name: split_parameters(part, settings.weight_decay) for name, part in parts.items()
+        }
+        self._factors = [(rates or {}).get(name, 1.0) for name in groups for _ in groups[name]]
         optimiser = torch.optim.AdamW(
-            split_parameters(model, settings.weight_decay),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
+            itertools.chain(*groups.values()), lr=settings.learning_rate, betas=(0.9, 0.98)
         )
         self._model, self._optimiser = place(self._accelerator, model, optimiser)
         if world_size() > 1:
@@ -162,8 +172,8 @@ class Optimiser:
         """Make a step; return its figures, and whether it is time to save."""
         settings = self._settings
         rate = settings.learning_rate * schedule(self._step, settings)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        for group, factor in zip(self._optimiser.param_groups, self._factors, strict=True):
+            group["lr"] = rate * factor
         sums = self._backward(batches, loss)
         save = sums.pop("save") > 0
         count = sums.pop("count")

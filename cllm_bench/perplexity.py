@@ -217,7 +217,9 @@ def _interval(measured: Sequence[Perplexity], seed: int) -> Interval | None:
     The draws are of stretches of text, the same for both.
     """
     first = measured[0]
-    shared = all([p.tokens for p in each.parts] == [p.tokens for p in first.parts] for each in measured)
+    shared = all(
+        [p.tokens for p in each.parts] == [p.tokens for p in first.parts] for each in measured
+    )
     if not shared or any(each.token_perplexity is None for each in measured):
         return None
     counts = np.array([part.tokens for part in first.parts], dtype=np.float64)

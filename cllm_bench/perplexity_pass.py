@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -41,11 +42,11 @@ class Texts:
         roles = dict.fromkeys(cell.checkpoint for cell in plan.cells)
         for each in plan.tasks:
             if each.text is not None:
-                self._ids[each.label] = self._read(each.label, each.text)
                 for role in roles:
                     self._refuse_window(each.label, each.text.window, role)
                     key = plan.text_key(each, role)
                     self._wanted.append(Wanted(each, each.text, role, key))
+                self._ids[each.label] = self._read(each.label, each.text)
 
     def missing(self, done: Mapping[str, Perplexity]) -> Iterator[Wanted]:
         """Yield what is not among those stored, by key."""
@@ -66,14 +67,11 @@ class Texts:
             listen(f"{label}: perplexity of '{wanted.role}'", done, len(planned))
             place = window.begin // text.window
             tokens, nll = parts.get(place, Part(0, 0.0))
-            try:
-                nll += negative_log_likelihood(model, ids, window)
-            except RuntimeError as error:
-                raise self._failed(wanted, " ".join(str(error).split())[:200]) from None
+            nll += self._scored(wanted, model, ids, window)
             parts[place] = Part(tokens + window.end - window.first, nll)
         total = sum(part.nll for part in parts.values())
-        if total != total or total == float("inf"):
-            raise self._failed(wanted, "the model gives no finite probabilities; try another --dtype")
+        if not math.isfinite(total):
+            raise _failed(wanted, "the model gives no finite probabilities; try another --dtype")
         return Perplexity(
             key=wanted.key,
             task=label,
@@ -91,15 +89,31 @@ class Texts:
             seconds=time.perf_counter() - start,
         )
 
+    def _scored(self, wanted: Wanted, model: PreTrainedModel, ids: Tensor, window: Window) -> float:
+        import torch
+
+        try:
+            return negative_log_likelihood(model, ids, window)
+        except torch.OutOfMemoryError as error:
+            reason = " ".join(str(error).split())[:120]
+            raise _failed(wanted, f"{reason}; give a smaller window") from None
+
     def _read(self, label: str, text: ScoredText) -> Tensor:
         import torch
 
+        if not 1 <= text.stride <= text.window or text.window < 2:
+            raise UserError(
+                f"{label}: a stride of {text.stride} and windows of {text.window} tokens; give a "
+                "window of at least 2, and a stride of at least 1 and at most a window"
+            )
         ids = self._family.tokenizer(text.content).input_ids
         if next(windows(text, len(ids)), None) is None:
             raise UserError(
                 f"{label}: the text has {len(ids)} tokens, which fill no window of {text.window}; "
                 "give it a smaller window, or remainder=score"
             )
+        if not text.content.split():
+            raise UserError(f"{label}: the text has no words")
         return torch.tensor(ids, device=self._family.runtime.device)
 
     def _refuse_window(self, label: str, window: int, role: str) -> None:
@@ -114,10 +128,11 @@ class Texts:
                 f"a window that all checkpoints of the run have room for: {name}:window={known}"
             )
 
-    def _failed(self, wanted: Wanted, reason: str) -> UserError:
-        return UserError(
-            f"{wanted.plan.label}: the perplexity of '{wanted.role}' cannot be measured: {reason}"
-        )
+
+def _failed(wanted: Wanted, reason: str) -> UserError:
+    return UserError(
+        f"{wanted.plan.label}: the perplexity of '{wanted.role}' cannot be measured: {reason}"
+    )
 
 
 def negative_log_likelihood(
@@ -142,6 +157,7 @@ def negative_log_likelihood(
         ).logits[0]  # (T, V)
         rows = max(1, _CHUNK // logits.shape[1])
         total = torch.zeros((), dtype=torch.float64, device=logits.device)
-        for piece, answers in zip(logits.split(rows), expected.split(rows), strict=True):
+        for start in range(0, len(expected), rows):
+            piece, answers = logits[start : start + rows], expected[start : start + rows]
             total += cross_entropy(piece.float(), answers, reduction="none").double().sum()
         return float(total)

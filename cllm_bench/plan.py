@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from cllm_bench.contracts import (
     Sample,
     SampleSet,
     Sampling,
+    ScoredText,
     Source,
     Task,
+    TextTask,
 )
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
@@ -65,12 +68,14 @@ class TaskPlan:
         task: The settings.
         found: All questions of the source, and what is known about them.
         samples: Those that will be asked.
+        text: What the perplexity is measured on, for a task whose score it is.
     """
 
     label: str
     task: Task
     found: SampleSet
     samples: tuple[Sample, ...]
+    text: ScoredText | None = None
 
     def turns(self, sample: Sample) -> int:
         """Return the number of turns of a sample."""
@@ -144,6 +149,10 @@ class RunPlan:
             repeat=repeat,
         )
 
+    def text_key(self, task: TaskPlan, role: str) -> str:
+        """Return the resume key of one perplexity of this run."""
+        return row_key(task=task.label, text=_text_digest(task), checkpoint=role)
+
     def configuration(self) -> dict[str, Any]:
         """Return everything that decides the result; a run resumes only what is equal in it."""
         from cllm_bench.loading import fingerprint
@@ -159,6 +168,7 @@ class RunPlan:
                     "data": plan.found.fingerprint,
                     "template": plan.found.template,
                     "samples": [sample.id for sample in plan.samples],
+                    "text": _text_digest(plan),
                 }
                 for plan in self.tasks
             },
@@ -212,6 +222,12 @@ class RunPlan:
             "baseline": cell.baseline,
             "parameters": self.family.parameters(cell.checkpoint),
         }
+
+
+def _text_digest(plan: TaskPlan) -> str | None:
+    if plan.text is None:
+        return None
+    return hashlib.sha256(json.dumps(dataclasses.asdict(plan.text)).encode()).hexdigest()
 
 
 def _describe_task(plan: TaskPlan) -> dict[str, Any]:
@@ -282,4 +298,5 @@ def plan_task(name: str, task: Task, source: Source, limit: int | None) -> TaskP
     found = task.samples(source)
     if not found.samples:
         raise UserError(f"task '{name}' ({found.label}) has no questions that run here")
-    return TaskPlan(label(name, task), task, found, found.samples[:limit])
+    text = task.text(source) if isinstance(task, TextTask) else None
+    return TaskPlan(label(name, task), task, found, found.samples[:limit], text)

@@ -69,6 +69,11 @@ def _score(line: Line) -> str:
     return formats.score(s["score"], s["score_ci"], s["best_score"])
 
 
+def _word_perplexity(line: Line) -> str:
+    found = line.summary["perplexity"]
+    return formats.significant(found and found["word"], 4)
+
+
 def _difference(line: Line) -> str:
     s = line.summary
     on_target = _own_baseline(line) == line.manifest["baseline"]
@@ -119,6 +124,7 @@ MAIN = (
     Column("method", method, left=True),
     Column("checkpoint", lambda line: str(line.summary["checkpoint"]), rank=6, left=True),
     Column("score", _score),
+    Column("word perplexity", _word_perplexity, rank=7, wanted=_any("perplexity")),
     Column("Δ score", _difference, rank=1),
     Column("speedup", _speedup("speedup")),
     Column("vs own AR", _speedup("speedup_vs_own_ar"), rank=7, wanted=_other_checkpoints),

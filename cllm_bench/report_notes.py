@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cllm_bench.formats import share
@@ -35,7 +35,7 @@ LEGEND = (
 def subtitle(lines: Sequence[Line]) -> str:
     """Return what was asked and how it was graded, for each source among the lines."""
     texts = [
-        f"`{task['task']} ({task['source']}, {task['samples']})` · {task['metric']} · "
+        f"`{task['task']} ({task['source']}, {task['samples']})` · {_metric(task)} · "
         f"replies of at most {task['max_new_tokens']} tokens · prompt {task['template']}"
         for task in map(_task, lines)
     ]
@@ -62,6 +62,10 @@ def _task(line: Line) -> dict[str, Any]:
     return next(dict(task) for task in tasks if task["task"] == line.summary["task"])
 
 
+def _metric(task: Mapping[str, Any]) -> str:
+    return f"{task['metric']} (lower is better)" if task["best_score"] == 0 else task["metric"]
+
+
 def _about_data(lines: Sequence[Line]) -> Iterator[str]:
     tasks = [_task(line) for line in lines]
     if len({(task["source"], task["samples"]) for task in tasks}) > 1:
@@ -70,6 +74,22 @@ def _about_data(lines: Sequence[Line]) -> Iterator[str]:
         for reason, ids in task["left_out"].items():
             yield f"left out: {len(ids)} question{_s(len(ids))} ({reason})"
         yield from task["notes"]
+    yield from _about_texts(lines)
+
+
+def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
+    """Say how the perplexities came about, once where all checkpoints read the same tokens."""
+    for found in (line.summary["perplexity"] for line in lines):
+        if found:
+            step = "" if found["stride"] == found["window"] else f", {found['stride']:,} apart"
+            rest = "dropped" if found["remainder"] == "drop" else "scored"
+            yield (
+                f"perplexity: measured once for each checkpoint, in {found['windows']:,} "
+                f"window{_s(found['windows'])} of {found['window']:,} tokens{step} (what fills no "
+                f"last one {rest}): {found['tokens']:,} of the text's {found['text_tokens']:,} "
+                f"tokens are scored, by token in the score and by its {found['words']:,} words "
+                "beside it; brackets are 95% intervals over stretches of the text"
+            )
 
 
 def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
@@ -125,9 +145,10 @@ def _about_failures(line: Line) -> Iterator[str]:
     more = len(s["errors"]) - len(shown)
     if more > 0:
         shown.append(f"{more} more kind{_s(more)} of error")
+    counted = "" if s["perplexity"] or s["score"] is None else ", which count as score 0"
     yield (
         f"{method(line)} failed on {s['failed']} of {s['samples']} questions "
-        f"({share(s['failed'] / s['samples'])}), which count as score 0: {'; '.join(shown)}"
+        f"({share(s['failed'] / s['samples'])}){counted}: {'; '.join(shown)}"
     )
 
 

@@ -10,22 +10,25 @@ import fcntl
 import json
 import os
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from cllm_bench.errors import UserError
 from cllm_bench.files import append, reading, temporary_of, write_atomically, writing
+from cllm_bench.perplexity import Perplexity, parse_perplexity
 from cllm_bench.rows import Row, parse_row, row_key
 
 __all__ = ["ResultFolder", "Row", "row_key"]
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
-DAMAGED = "samples.jsonl.damaged"
+PERPLEXITIES = "perplexity.jsonl"
 ATTEMPTS = "attempts.jsonl"
 LOCK = ".lock"
+T = TypeVar("T")
+
 # A run killed before its manifest was in place leaves only these: the folder still counts as empty.
 _LEFTOVERS = {LOCK, temporary_of(Path(MANIFEST)).name}
 
@@ -42,6 +45,7 @@ class ResultFolder:
         warnings: What a reader should know about the state in which the folder was found.
         rows: All stored rows, in the order in which they were written.
         done: Their keys.
+        perplexities: All stored perplexities, by key.
     """
 
     path: Path
@@ -50,6 +54,7 @@ class ResultFolder:
     warnings: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
+    perplexities: dict[str, Perplexity] = field(default_factory=dict)
     _release: weakref.finalize[..., Any] | None = field(default=None, repr=False)
 
     @classmethod
@@ -106,8 +111,7 @@ class ResultFolder:
         Raises:
             UserError: The disk is full or cannot be written, or a value is no JSON number.
         """
-        if self._release is None or not self._release.alive:
-            raise RuntimeError(f"'{self.path}' is not open for writing")
+        self._must_be_open()
         fresh: dict[str, Row] = {}
         for row in rows:
             if row.key not in self.done:
@@ -117,6 +121,17 @@ class ResultFolder:
         append(self.path / SAMPLES, "".join(map(_line, fresh.values())).encode())
         self.rows += fresh.values()
         self.done |= fresh.keys()
+
+    def append_perplexity(self, found: Perplexity) -> None:
+        """Store a perplexity; return once it is on the disk.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._must_be_open()
+        line = json.dumps(found.to_json(), allow_nan=False) + "\n"
+        append(self.path / PERPLEXITIES, line.encode())
+        self.perplexities[found.key] = found
 
     def write_text(self, name: str, text: str) -> None:
         """Write a derived file, such as `table.md`, replacing an older one in one step.
@@ -137,6 +152,10 @@ class ResultFolder:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _must_be_open(self) -> None:
+        if self._release is None or not self._release.alive:
+            raise RuntimeError(f"'{self.path}' is not open for writing")
+
     def _start(self, own: Mapping[str, Any]) -> None:
         """Write the manifest of a new run, or check it against the stored one and load the rows."""
         if not (self.path / MANIFEST).exists():
@@ -153,30 +172,37 @@ class ResultFolder:
         append(self.path / ATTEMPTS, (json.dumps(own) + "\n").encode())
 
     def _load(self, *, repair: bool) -> None:
-        file = self.path / SAMPLES
+        for row in self._lines(SAMPLES, parse_row, repair=repair):
+            if row.key not in self.done:
+                self.done.add(row.key)
+                self.rows.append(row)
+        for found in self._lines(PERPLEXITIES, parse_perplexity, repair=repair):
+            self.perplexities.setdefault(found.key, found)
+
+    def _lines(self, name: str, parse: Callable[[Any], T], *, repair: bool) -> Iterator[T]:
+        """Yield what an append-only file holds, its last line left out or moved aside if cut."""
+        file = self.path / name
         with reading(file):
             data = file.read_bytes() if file.exists() else b""
         whole = _whole_length(data)
         if whole < len(data):
-            fate = f"it was moved to {DAMAGED}" if repair else "it is ignored here"
+            damaged = f"{name}.damaged"
+            fate = f"it was moved to {damaged}" if repair else "it is ignored here"
             self.warnings.append(
                 f"the last line of '{file}' was cut (a process was stopped while it wrote); {fate}"
             )
-        if repair and whole < len(data):
-            append(self.path / DAMAGED, data[whole:])
-            with writing(file):
-                os.truncate(file, whole)
+            if repair:
+                append(self.path / damaged, data[whole:])
+                with writing(file):
+                    os.truncate(file, whole)
         for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
-                row = parse_row(json.loads(line))
+                yield parse(json.loads(line))
             except ValueError as error:
                 raise UserError(
                     f"'{file}' line {number} is damaged ({error}); "
                     "restore the file, or pick another --output"
                 ) from None
-            if row.key not in self.done:
-                self.done.add(row.key)
-                self.rows.append(row)
 
     def _next_attempt(self) -> int:
         file = self.path / ATTEMPTS

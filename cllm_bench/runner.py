@@ -14,6 +14,7 @@ from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Decoder, LibraryDecoder, Listen
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
+from cllm_bench.perplexity_pass import Texts
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
 from cllm_bench.questions import Asked, Questions
 from cllm_bench.repetition import is_repetitive
@@ -68,6 +69,7 @@ class Runner:
         self._decoders: dict[str, Decoder | LibraryDecoder] = {
             cell.label: cell.method.bind(plan.family) for cell in plan.cells
         }
+        self._texts = Texts(plan)
         self._questions = Questions(plan)
         for each in plan.tasks:
             self._questions.longest(each)  # a prompt that cannot be made is told before the folder
@@ -84,6 +86,9 @@ class Runner:
         Returns:
             The summaries, one for each task and method.
         """
+        for wanted in self._texts.missing(self.folder.perplexities):
+            measured = self._texts.measure(wanted, self.folder.attempt, self._listen)
+            self.folder.append_perplexity(measured)
         rounds = list(self._plan.rounds())
         warm: set[str] = set()
         for done, round_ in enumerate(rounds):
@@ -285,7 +290,7 @@ def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | No
 
 def write_summary(folder: ResultFolder) -> list[dict[str, Any]]:
     """Derive `summary.json` and `table.md` from the stored rows."""
-    summaries = summarise(folder.manifest, folder.rows)
+    summaries = summarise(folder.manifest, folder.rows, list(folder.perplexities.values()))
     folder.write_text("summary.json", json.dumps(summaries, indent=2) + "\n")
     folder.write_text("table.md", markdown([(folder.manifest, summaries)]))
     return summaries

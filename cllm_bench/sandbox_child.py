@@ -144,7 +144,10 @@ class _Supervisor:
             _send(verdict_in, _Judge(calls_in, answers_out).verdict(self._program["entry"], tests))
 
         def solve() -> None:
-            self._confine(True, calls_out, answers_in)
+            self._confine(True, calls_out, answers_in, alive_out)
+            if alive_out.poll():
+                os._exit(1)  # the supervisor has ended before it could take this process with it
+            alive_out.close()
             _solve(self._program["code"], self._program["entry"], calls_out, answers_in)
 
         judging = _fork(judge)
@@ -152,6 +155,7 @@ class _Supervisor:
             end.close()
         self._confinement.separate()
         self._refuse_less()
+        alive_out, _alive_in = Pipe(duplex=False)  # no other process has the second end
         solving = _fork(solve)
         for end in (calls_out, answers_in):
             end.close()
@@ -258,10 +262,13 @@ def _solve(code: str, entry: str, calls: Connection, answers: Connection) -> Non
         if entry not in names:
             raise NameError(f"no function '{entry}'")
 
+    def call(message: bytes) -> object:
+        arguments, named = unpack(message)
+        return names[entry](*arguments, **named)
+
     answers.send_bytes(_answer(load))
     while True:
-        arguments, named = unpack(calls.recv_bytes())
-        answers.send_bytes(_answer(partial(names[entry], *arguments, **named)))
+        answers.send_bytes(_answer(partial(call, calls.recv_bytes())))
 
 
 def _answer(compute: Callable[[], object]) -> bytes:

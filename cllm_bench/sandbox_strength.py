@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -52,12 +53,12 @@ def attack(facts):
 """,
     "network": """
 def attack(facts):
-    def abstract():
+    def local():
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect("\\0" + facts["name"])
+            connection.connect(facts["local"])
     return any(map(attempt, (
         lambda: socket.create_connection(("127.0.0.1", facts["port"]), 1).close(),
-        abstract,
+        local,
     )))
 """,
     "other processes": """
@@ -206,7 +207,6 @@ def attack_code(name: str) -> str:
 @contextmanager
 def targets() -> Iterator[dict[str, Any]]:
     """Put up what attacks are to be tried on."""
-    name = f"cllm-bench-{os.getpid()}"
     with (
         tempfile.TemporaryDirectory(prefix="cllm-bench-target-") as folder,
         closing(socket.create_server(("127.0.0.1", 0))) as listening,
@@ -217,13 +217,16 @@ def targets() -> Iterator[dict[str, Any]]:
         file = Path(folder) / "file"
         file.write_text("x", encoding="ascii")
         file.chmod(0o666)
-        local.bind(f"\0{name}")
+        # Linux has sockets that no file stands for, and no wall around files keeps in.
+        linux = sys.platform == "linux"
+        address = f"\0cllm-bench-{os.getpid()}" if linux else str(Path(folder) / "socket")
+        local.bind(address)
         local.listen()
         yield {
             "folder": folder,
             "variables": list(os.environ),
             "port": listening.getsockname()[1],
-            "name": name,
+            "local": address,
             "processes": [os.getpid()],
             "memory": _LIMITS.memory_bytes,
             "file": _LIMITS.file_bytes,

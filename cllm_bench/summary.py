@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cllm_bench.perplexity import Perplexity, figures
 from cllm_bench.rows import Row
 from cllm_bench.statistics import (
     Interval,
@@ -34,7 +35,9 @@ def conversation(sample: str) -> str:
     return _TURN.sub("", sample)
 
 
-def summarise(manifest: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
+def summarise(
+    manifest: Mapping[str, Any], rows: Sequence[Row], perplexities: Sequence[Perplexity] = ()
+) -> list[dict[str, Any]]:
     """Return one JSON object for each task and method of a run, in the manifest's order."""
     stored: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -46,7 +49,11 @@ def summarise(manifest: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str
             row.score is not None for label in labels for row in stored[task["task"], label]
         )
         cells = {label: _Measured.of(stored[task["task"], label], graded) for label in labels}
-        summaries += [_summary(manifest, task, cell, cells) for cell in manifest["cells"]]
+        summaries += [
+            _summary(manifest, task, cell, cells)
+            | figures(perplexities, manifest, task["task"], cell)
+            for cell in manifest["cells"]
+        ]
     return summaries
 
 

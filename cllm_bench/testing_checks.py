@@ -20,6 +20,7 @@ from cllm_bench.testing_trace import Case, Failed, Pass, Skipped, compare, displ
 
 LONG = {name: VARIED[name] for name in ("Llama", "GPT-2")}
 LONG_LIMIT = 160
+FRESH = {name: VARIED[name] for name in ("Llama", "Llama that repeats itself")}
 BONUS_CHANCES = 5  # steps that settled all guesses but the last, before a bonus is missed
 
 
@@ -120,17 +121,17 @@ def check_rollback(subject: Subject) -> str:
 
 def check_fresh_start(subject: Subject) -> str:
     """Ask one decoder the same again, with another question in between; and a fresh decoder."""
-    family, decoder = subject.bound(VARIED)[0]
-    prompts = subject.prompts(family)
-    for index, prompt in enumerate(prompts):
-        case = Case(family, subject.role, prompt, LIMIT)
-        first = trace(decoder, case)
-        trace(decoder, case._replace(prompt=prompts[index - 1]))
-        for which, again in (
-            ("asked again, after another prompt", trace(decoder, case)),
-            ("asked of a fresh decoder", trace(subject.bind(family), case)),
-        ):
-            _same_passes(case, first, again, which)
+    for family, decoder in subject.bound(FRESH):
+        prompts = subject.prompts(family)
+        for index, prompt in enumerate(prompts):
+            case = Case(family, subject.role, prompt, LIMIT)
+            first = trace(decoder, case)
+            trace(decoder, case._replace(prompt=prompts[index - 1]))
+            for which, again in (
+                ("asked again, after another prompt", trace(decoder, case)),
+                ("asked of a fresh decoder", trace(subject.bind(family), case)),
+            ):
+                _same_passes(case, first, again, which)
     return ""
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from cllm_bench.contracts import Sample, SampleSet, Task
+from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
 from cllm_bench.settings import build, parse_selection, split_selections
@@ -35,6 +35,10 @@ def validate_command(tasks: Sequence[str], data: Sequence[str], plugins: Sequenc
         for selection in selections:
             task: Task = build(registry.tasks.get(selection.name), "task", selection)
             found = task.samples(sources[selection.name])
+            if isinstance(task, TextTask):
+                content = task.text(sources[selection.name]).content
+                _report_text(console, selection.name, found, content)
+                continue
             failed = []
             for index, sample in enumerate(found.samples):
                 progress(selection.name, index, len(found.samples))
@@ -64,6 +68,19 @@ def _report(console: Console, name: str, found: SampleSet, failed: Sequence[str]
         console.print(f"  wrong: {problem}", style="red")
     if len(failed) > SHOWN:
         console.print(f"  … and {len(failed) - SHOWN} more", style="red")
+    _report_data(console, found)
+
+
+def _report_text(console: Console, name: str, found: SampleSet, content: str) -> None:
+    """Say what there is to score: of a perplexity there is no right answer."""
+    console.print(
+        f"{name} ({found.label}): a text of {len(content.split()):,} words in {len(content):,} "
+        f"characters; {len(found.samples)} passages to continue; template {found.template}"
+    )
+    _report_data(console, found)
+
+
+def _report_data(console: Console, found: SampleSet) -> None:
     for reason, ids in found.left_out.items():
         console.print(f"  left out, {reason}: {len(ids)} ({', '.join(ids)})")
     for note in found.notes:

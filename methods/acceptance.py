@@ -6,7 +6,7 @@ Shapes: K drafted tokens, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
     from cllm_bench.contracts import Sampling
     from cllm_bench.sampling import Chooser
+
+
+class Settled(NamedTuple):
+    """The accepted guesses and the target's own token behind them, on the host and the device."""
+
+    tokens: tuple[int, ...]
+    ids: Tensor  # (1 … K + 1,)
 
 
 class Acceptance(Protocol):
@@ -32,8 +39,8 @@ class Acceptance(Protocol):
         logits: Tensor,  # (K + 1, V)
         guesses: Tensor,  # (K,)
         place: int,
-    ) -> tuple[int, ...]:
-        """Return the accepted guesses and the target's own token behind them.
+    ) -> Settled:
+        """Accept guesses, and choose the target's own token behind them.
 
         Args:
             logits: Of the target: those that the first guess is judged by, …, those behind the
@@ -66,16 +73,15 @@ class Matching:
         logits: Tensor,  # (K + 1, V)
         guesses: Tensor,  # (K,)
         place: int,
-    ) -> tuple[int, ...]:
+    ) -> Settled:
         """Return the target's choices up to the first that the draft did not foresee."""
         import torch
 
-        count = guesses.numel()
-        ids = torch.cat([guesses, self._choose(logits, place)]).tolist()
-        guessed, chosen = ids[:count], ids[count:]
-        pairs = zip(guessed, chosen, strict=False)
+        count, chosen = guesses.numel(), self._choose(logits, place)
+        ids = torch.cat([guesses, chosen]).tolist()
+        pairs = zip(ids[:count], ids[count:], strict=False)
         matches = next((index for index, (a, b) in enumerate(pairs) if a != b), count)
-        return tuple(chosen[: matches + 1])
+        return Settled(tuple(ids[count : count + matches + 1]), chosen[: matches + 1])
 
 
 class Rejection:
@@ -109,7 +115,7 @@ class Rejection:
         logits: Tensor,  # (K + 1, V)
         guesses: Tensor,  # (K,)
         place: int,
-    ) -> tuple[int, ...]:
+    ) -> Settled:
         """Return the guesses before the first rejected one, and a token drawn in its place."""
         import torch
 
@@ -128,7 +134,7 @@ class Rejection:
         # Rounding may leave nothing where p and q are as good as equal.
         token = self._draw(torch.where(left.sum() > 0, left, own))
         count, last, *ids = torch.cat([accepted, token, guesses]).tolist()
-        return (*ids[:count], last)
+        return Settled((*ids[:count], last), torch.cat([guesses[:count], token]))
 
     def _draw(
         self,

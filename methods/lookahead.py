@@ -1,6 +1,9 @@
 """Lookahead decoding: Jacobi iterates yield n-grams, and the same pass checks those that fit.
 
-Source: Fu et al. 2024 (arXiv 2402.02057).
+Source: Fu et al. 2024 (arXiv 2402.02057). N, W and G are the authors' for a model of 7B. Unlike
+theirs the prompt's n-grams are guessed too by default: that costs no pass and a few rows, and gives
+1.78 tokens per pass in place of 1.58 where it was measured (`mini` on its built-in Spider
+questions; N = 3 gives 1.76 with half the rows).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class Lookahead:
     ngram: int = 5
     window: int = 7
     guesses: int = 7
-    pool_from_prompt: bool = False
+    pool_from_prompt: bool = True
     seed: int = 0
     checkpoint: str = "target"
 

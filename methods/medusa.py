@@ -85,8 +85,13 @@ class Medusa:
                 f"tree={self.tree} is {tree.depth} guesses deep, and '{self.heads}' "
                 f"('{stored.location}') has {stored.count} heads; give a tree of that depth"
             )
-        model = family.model(self.checkpoint)
-        heads = stored.attach(model, tree.depth)
+        vocabulary = family.vocabulary(self.checkpoint)
+        if tree.breadth > vocabulary:
+            raise UserError(
+                f"tree={self.tree} asks for rank {tree.breadth - 1}, and '{self.checkpoint}' knows "
+                f"{vocabulary} tokens; ranks begin at 0"
+            )
+        heads = stored.attach(family.model(self.checkpoint), tree.depth)
         return MedusaDecoder(self, family.session(self.checkpoint), heads, tree)
 
     def _tree(self, stored: StoredHeads) -> Tree:
@@ -94,11 +99,12 @@ class Medusa:
             return Tree.chain(stored.count)
         if self.tree != "auto":
             return Tree.parse(self.tree)
-        noted = stored.config.get("medusa", {})
-        if noted and not self.nodes:
+        noted = stored.config.get("medusa")
+        if noted is None:
+            return Growth.from_accuracies(assumed(stored.count), self.nodes or NODES).tree()
+        if not self.nodes:
             return Tree.parse(noted["tree"])
-        accuracies = noted["accuracies"] if noted else assumed(stored.count)
-        return Growth.grow(accuracies, self.nodes or NODES).tree()
+        return Tree.parse(";".join([*noted["worths"]][: self.nodes]))
 
 
 def assumed(heads: int) -> list[list[float]]:

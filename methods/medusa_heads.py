@@ -39,14 +39,16 @@ PICKLED = "medusa_lm_head.pt"
 class Heads:
     """Heads at inference: all of them in the same few operations.
 
+    Weights are stored transposed: states are rows, and the products several times faster on CPUs.
+
     Attributes:
         layers: Weights and biases of each.
         projections: The heads' own, or none.
         shared: The model's projection.
     """
 
-    layers: Sequence[tuple[Tensor, Tensor]]  # (K, H, H) and (K, H, 1)
-    projections: Tensor | None  # (K, V, H)
+    layers: Sequence[tuple[Tensor, Tensor]]  # (K, H, H) and (K, 1, H)
+    projections: Tensor | None  # (K, H, V)
     shared: nn.Module
 
     @property
@@ -66,14 +68,14 @@ class Heads:
         from torch.nn.functional import silu
 
         with torch.inference_mode():
-            states = hidden[:, None].expand(self.layers[0][1].shape)  # (K, H, 1)
+            states = hidden.expand(self.layers[0][1].shape)  # (K, 1, H)
             for weight, bias in self.layers:
-                states = states + silu(torch.baddbmm(bias, weight, states))
+                states = states + silu(torch.baddbmm(bias, states, weight))
             if self.projections is None:
-                logits = self.shared(states[..., 0])
+                logits = self.shared(states)
             else:
-                logits = torch.bmm(self.projections, states)[..., 0]
-            found: Tensor = logits.topk(count).indices
+                logits = torch.bmm(states, self.projections)
+            found: Tensor = logits[:, 0].topk(count).indices
         return found
 
 
@@ -111,13 +113,16 @@ class StoredHeads:
 
         def stacked(name: str) -> Tensor:
             each = [self.weights[f"{head}.{name}"] for head in range(count)]
-            return torch.stack(each).to(model.device, model.dtype)
+            return torch.stack(each).to(model.device, model.dtype)  # (K, …)
+
+        def turned(name: str) -> Tensor:
+            return stacked(name).transpose(1, 2).contiguous()
 
         found = [
-            (stacked(f"{layer}.linear.weight"), stacked(f"{layer}.linear.bias")[..., None])
+            (turned(f"{layer}.linear.weight"), stacked(f"{layer}.linear.bias")[:, None])
             for layer in range(layers)
         ]
-        return Heads(found, stacked(f"{layers}.weight") if own else None, shared)
+        return Heads(found, turned(f"{layers}.weight") if own else None, shared)
 
     def _refuse(self, expected: Mapping[str, tuple[int, ...]]) -> None:
         found = {key: tuple(tensor.shape) for key, tensor in self.weights.items()}
@@ -182,7 +187,8 @@ def _fetch(checkpoint: Checkpoint, name: str) -> Path | None:
         checkpoint.location,
         name,
         revision=checkpoint.revision,
-        _raise_exceptions_for_missing_entries=False,
+        # A repository without it is one thing, one that cannot be reached another.
+        _raise_exceptions_for_missing_entries=name == CONFIG,
     )
     return None if found is None else Path(found)
 

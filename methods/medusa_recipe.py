@@ -9,20 +9,24 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
+from cllm_bench.files import write_atomically
 from cllm_bench.processes import is_main
 
 from .answers import Answers, Example, collate
-from .target_answers import TargetAnswers, collection_key, split_questions
+from .export import leave_checkpoint
+from .target_answers import CLEANING, TargetAnswers, as_it_runs, collection_key, split_questions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+    from cllm_bench.family import ModelFamily
+    from cllm_bench.optimise import Guard
 
     from .medusa_training import Learner
 
@@ -86,3 +90,197 @@ class MedusaRecipe:
     held_out: int = 32
     evaluate_every: int = 100
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "nodes", "tokens", "accumulate", "held_out", "evaluate_every"):
+            self._at_least(1, name)
+        for name in ("questions", "steps", "joint_steps", "seed"):
+            self._at_least(0, name)
+        for name in ("decay", "learning_rate", "joint_learning_rate", "joint_share"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"medusa: {name} must be above 0, not {getattr(self, name)}")
+        if self.joint_factor <= 0 or not 0 <= self.warm_up < 1:
+            raise UserError("medusa: joint_factor must be above 0, and warm_up from 0 to below 1")
+
+    def _at_least(self, least: int, name: str) -> None:
+        if getattr(self, name) < least:
+            value = getattr(self, name)
+            raise UserError(f"medusa: {name} must be at least {least}, not {value}")
+
+    @property
+    def builds_on(self) -> tuple[str, ...]:
+        """The target."""
+        return ("target",)
+
+    @property
+    def own(self) -> bool:
+        """Whether each head has a projection of its own."""
+        return self.projection == "own"
+
+    def stages(self, job: TrainingJob) -> Sequence[Stage]:
+        """Return collect, fit (the heads alone), with `joint` fit-joint, export."""
+        held_out, questions = split_questions(self, job)
+        work = job.output / "training" / self.role
+        training = _Training(self, job, TargetAnswers(job, work, questions, held_out))
+        key = collection_key(job, (self.questions, self.held_out, self.seed))
+        return (
+            Stage("collect", training.answers.collect, key),
+            Stage("fit", training.fit),
+            *([Stage("fit-joint", training.fit_joint)] if self.train == "joint" else []),
+            Stage("export", training.export),
+        )
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The recipe at work on one job."""
+
+    recipe: MedusaRecipe
+    job: TrainingJob
+    answers: TargetAnswers
+
+    def fit(self, folder: Path) -> None:
+        """Fit the heads to the target as it is."""
+        recipe = self.recipe
+        self._fit(folder, self._alone(), recipe.steps, recipe.learning_rate)
+
+    def fit_joint(self, folder: Path) -> None:
+        """Fit the target together with the heads that were fitted before."""
+        recipe = self.recipe
+        learner = self._together()
+        learner.module.get_submodule("heads").load_state_dict(self._fitted("fit"))
+        rates = {"heads": recipe.joint_factor}
+        self._fit(
+            folder, learner, recipe.joint_steps, recipe.joint_learning_rate, rates, went_wrong
+        )
+
+    def _fit(
+        self,
+        folder: Path,
+        learner: Learner,
+        steps: int,
+        learning_rate: float,
+        rates: Mapping[str, float] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        from cllm_bench.optimise import Optimiser, OptimiserSettings
+
+        recipe = self.recipe
+        held_out, examples = self._examples(folder)
+        data = Answers(examples, recipe.tokens, recipe.seed)
+        settings = OptimiserSettings(
+            steps or -(-data.batches // recipe.accumulate),
+            learning_rate,
+            warm_up=recipe.warm_up,
+            floor=0.0,
+            weight_decay=0.0,
+            accumulate=recipe.accumulate,
+            precision=recipe.precision,
+            trackers=recipe.trackers,
+            seed=recipe.seed,
+        )
+        Optimiser(learner.module, settings, folder, self.job.listen, rates).fit(
+            lambda number: collate(data.batch(number)),
+            learner.loss,
+            lambda module: learner.watch(module, held_out),
+            recipe.evaluate_every,
+            guard,
+        )
+
+    def _examples(self, folder: Path) -> tuple[list[Example], list[Example]]:
+        recipe = self.recipe
+        return self.answers.examples(
+            self.answers.work / "collect", folder, clean=recipe.clean, finished=recipe.finished
+        )
+
+    def _fitted(self, stage: str) -> dict[str, Tensor]:
+        from cllm_bench.optimise import trained_state
+
+        return trained_state(self.answers.work / stage)
+
+    def _alone(self) -> Learner:
+        """Return heads to train on the target, which is in the precision of a run."""
+        from .medusa_training import Learner, heads_alone
+
+        recipe = self.recipe
+        model = self._target(as_it_runs(self.job.family))
+        module, outputs = heads_alone(model, self._heads(model), own=recipe.own)
+        return Learner(module, outputs, recipe.heads, recipe.decay)
+
+    def _together(self) -> Learner:
+        from .medusa_training import Learner, model_with_heads
+
+        recipe = self.recipe
+        model = self._target(self.job.family)
+        module, outputs = model_with_heads(model, self._heads(model), own=recipe.own)
+        return Learner(module, outputs, recipe.heads, recipe.decay, recipe.joint_share)
+
+    def _target(self, family: ModelFamily) -> PreTrainedModel:
+        from cllm_bench.loading import load_weights
+
+        return load_weights(family.checkpoint("target"), family.runtime)
+
+    def _heads(self, model: PreTrainedModel) -> nn.Module:
+        from .medusa_heads import new_heads
+
+        recipe = self.recipe
+        return new_heads(recipe.heads, model.get_output_embeddings().weight, own=recipe.own)
+
+    def export(self, folder: Path) -> None:
+        """Measure the heads, and leave them with what was measured; with `joint` the model too."""
+        from .medusa_heads import write_heads
+        from .medusa_training import measures
+
+        held_out, _ = self._examples(folder)
+        if not is_main():
+            return
+        recipe, joint = self.recipe, self.recipe.train == "joint"
+        fit = self.answers.work / ("fit-joint" if joint else "fit")
+        learner = self._together() if joint else self._alone()
+        module = learner.module
+        module.load_state_dict(self._fitted(fit.name))
+        part = folder / "left"
+        shutil.rmtree(part, ignore_errors=True)
+        if joint:
+            tokenizer = self.job.family.tokenizer
+            leave_checkpoint(module.get_submodule("model"), tokenizer, part, self.answers.work, fit)
+        else:
+            _leave_log(part, self.answers.work, fit)
+        heads = module.get_submodule("heads" if joint else "").state_dict()
+        measured = measures(learner.ranks(module.eval(), held_out), self.recipe.nodes)
+        write_heads(part, heads, self._config() | {"medusa": measured})
+        target = self.job.output / recipe.role
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+
+    def _config(self) -> dict[str, Any]:
+        """Return what published heads say of themselves."""
+        target = self.job.family.checkpoint("target")
+        return {
+            "model_type": "medusa",
+            "medusa_num_heads": self.recipe.heads,
+            "medusa_num_layers": 1,
+            "base_model_name_or_path": Path(target.location).name
+            if target.local
+            else target.location,
+        }
+
+
+def went_wrong(evaluations: Sequence[Mapping[str, float]]) -> str | None:
+    """Say why training must stop: the newest two evaluations are far worse than the first."""
+    first, *others = (each["held_out_ar_loss"] for each in evaluations)
+    if len(others) > 1 and min(others[-2:]) > first + LOSS:
+        return f"the AR loss on held-out answers went from {first:.3g} to {others[-1]:.3g}"
+    return None
+
+
+def _leave_log(folder: Path, work: Path, fit: Path) -> None:
+    """Begin a checkpoint's folder with the log and the settings of its training."""
+    from cllm_bench.optimise import LOG
+
+    folder.mkdir()
+    shutil.copyfile(fit / LOG, folder / "training_log.jsonl")
+    manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
+    kept = {key: manifest[key] for key in ("configuration", "versions")}
+    kept["cleaning"] = json.loads((fit / CLEANING).read_text(encoding="utf-8"))
+    write_atomically(folder / "training_config.json", json.dumps(kept, indent=2) + "\n")

@@ -16,11 +16,13 @@ Source: Cai et al. 2024 (arXiv 2401.10774), section 2.2.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .answers import Example, collate
+from .medusa_tree import RANKS, Growth, path_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 NONE = -100  # the label where the token lies behind the answer's end
 GROUP = 32  # held-out answers in a batch
+NOTED = 64  # nodes whose worth is noted, at least
 
 
 class Labels(NamedTuple):
@@ -95,6 +98,7 @@ class Learner:
             module: As it is placed.
             batch: Of `answers.collate`.
         """
+        import torch
         from torch.nn.functional import cross_entropy
 
         from cllm_bench.optimise import LossSum
@@ -106,12 +110,11 @@ class Learner:
 
         losses = [summed(logits, due) for logits, due in zip(found, labels.heads, strict=True)]
         parts = {f"head_{head}_loss": loss.detach() for head, loss in enumerate(losses)}
-        total = self.share * sum(loss * self.decay**head for head, loss in enumerate(losses))
+        terms = [self.share * self.decay**head * loss for head, loss in enumerate(losses)]
         if own is not None:
-            ar_loss = summed(own, labels.model)
-            parts["ar_loss"] = ar_loss.detach()
-            total = total + ar_loss
-        return LossSum(total, len(labels.model), parts)
+            terms.append(summed(own, labels.model))
+            parts["ar_loss"] = terms[-1].detach()
+        return LossSum(torch.stack(terms).sum(), len(labels.model), parts)
 
     def _run(
         self, module: nn.Module, batch: Mapping[str, Tensor]
@@ -136,9 +139,7 @@ class Learner:
         found["held_out_tokens_per_pass"] = 1 + float(right.float().mean())
         return found
 
-    def ranks(
-        self, module: nn.Module, examples: Sequence[Example]
-    ) -> Tensor:  # (N, K)
+    def ranks(self, module: nn.Module, examples: Sequence[Example]) -> Tensor:  # (N, K)
         """Return where each head has the right token among its choices: 0 is its first.
 
         Rows are the positions at which a pass may open a tree: those that predict a token of an
@@ -148,10 +149,31 @@ class Learner:
 
         found = []
         for batch in _batches(examples):
-            labels, _, said = self._run(module, batch)
+            with torch.no_grad():
+                labels, _, said = self._run(module, batch)
             ranks = [rank_of(logits, due) for logits, due in zip(said, labels.heads, strict=True)]
             found.append(torch.stack(ranks, dim=1)[labels.heads[0] != NONE].cpu())
         return torch.cat(found)
+
+
+def measures(
+    ranks: Tensor,  # (N, K)
+    nodes: int,
+) -> dict[str, Any]:
+    """Return what is noted beside heads: the method reads `tree` and `worths`.
+
+    Args:
+        ranks: Of the right tokens, on held-out answers.
+        nodes: Guesses in the tree.
+    """
+    growth = Growth.from_ranks(ranks.tolist(), max(nodes, NOTED))
+    pairs = zip(map(path_text, growth.paths), growth.worths, strict=True)
+    worths = {path: round(worth, 4) for path, worth in pairs}
+    accuracies = [
+        [round(float((head == rank).double().mean()), 4) for rank in range(RANKS)]
+        for head in ranks.T
+    ]
+    return {"tree": growth.tree(nodes).text, "worths": worths, "accuracies": accuracies}
 
 
 def _batches(examples: Sequence[Example]) -> Iterator[dict[str, Tensor]]:
@@ -159,7 +181,9 @@ def _batches(examples: Sequence[Example]) -> Iterator[dict[str, Tensor]]:
         yield collate(examples[start : start + GROUP])
 
 
-def heads_alone(model: PreTrainedModel, heads: nn.Module, *, own: bool) -> tuple[nn.Module, Outputs]:
+def heads_alone(
+    model: PreTrainedModel, heads: nn.Module, *, own: bool
+) -> tuple[nn.Module, Outputs]:
     """Let heads learn from a model that stays as it is (Medusa-1).
 
     The model is no part of what is trained, so no checkpoint of the training holds it.
@@ -172,14 +196,15 @@ def heads_alone(model: PreTrainedModel, heads: nn.Module, *, own: bool) -> tuple
     import torch
 
     model = model.eval().requires_grad_(False)
-    project = model.get_output_embeddings()
+    # The model may be in a half precision; what is trained never is.
+    project = copy.deepcopy(model.get_output_embeddings()).float()
 
     def outputs(module: nn.Module, ids: Tensor, rows: Tensor) -> tuple[None, Sequence[Tensor]]:
         with torch.no_grad():
             body = model.to(ids.device).base_model
             states = body(input_ids=ids, use_cache=False).last_hidden_state[rows]
-        said = module(states)
-        return None, said if own else [project(each) for each in said]
+        said = module(states.float())
+        return None, said if own else [project.to(ids.device)(each) for each in said]
 
     return heads, outputs
 

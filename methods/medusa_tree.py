@@ -21,11 +21,12 @@ Source: Cai et al. 2024 (arXiv 2401.10774), sections 2.1.2 and 2.3.3.
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from cllm_bench.errors import UserError
@@ -78,6 +79,13 @@ class Tree:
         return cls.of([(0,) * depth])
 
     @property
+    def text(self) -> str:
+        """What `parse` makes this tree of: its leaves."""
+        inner = {node[:-1] for node in self.nodes}
+        leaves = [node for node in self.nodes if node not in inner]
+        return ";".join(map(path_text, leaves))
+
+    @property
     def depth(self) -> int:
         """Nodes on the longest path: so many heads are needed."""
         return max(map(len, self.nodes), default=0)
@@ -94,6 +102,11 @@ class Tree:
             deepest = max(map(len, nodes))
             nodes = tuple(node for node in nodes if len(node) < deepest)
         return Tree(nodes)
+
+
+def path_text(path: Path) -> str:
+    """Return a path as texts of trees have it."""
+    return ".".join(map(str, path))
 
 
 class Layout:
@@ -149,11 +162,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Growth:
-    """The best trees of every size: node by node, in the order in which they are worth adding.
+    """Good trees of every size: nodes in the order in which they are worth adding.
 
     A node is worth the probability that its whole path is right: by so much it lengthens what a
-    pass settles. Were the heads' hits independent, that is the product of their accuracies, and no
-    tree of as many nodes is better; a node is never worth more than its ancestors.
+    pass settles. A node is never worth more than its ancestors, so the first nodes are always a
+    tree, and no tree of as many nodes settles more.
 
     Attributes:
         paths: The nodes.
@@ -164,20 +177,38 @@ class Growth:
     worths: tuple[float, ...]
 
     @classmethod
-    def grow(cls, accuracies: Accuracies, nodes: int) -> Growth:
-        """Grow up to so many nodes; those that are worth nothing are left out."""
+    def from_accuracies(cls, accuracies: Accuracies, nodes: int) -> Growth:
+        """Grow up to so many nodes as if the heads' hits were independent of one another.
+
+        Then a path's probability is the product of its accuracies. Nodes worth nothing are left
+        out.
+        """
         grown: list[tuple[Path, float]] = []
         open_: list[tuple[float, Path]] = [(-1.0, ())]
         while open_ and len(grown) <= nodes:
-            negative, path = heapq.heappop(open_)
-            grown.append((path, -negative))
-            for rank, accuracy in enumerate(
-                accuracies[len(path)] if len(path) < len(accuracies) else ()
-            ):
+            worth, path = heapq.heappop(open_)
+            grown.append((path, -worth))
+            behind = accuracies[len(path)] if len(path) < len(accuracies) else ()
+            for rank, accuracy in enumerate(behind):
                 if accuracy > 0:
-                    heapq.heappush(open_, (negative * accuracy, (*path, rank)))
-        paths, worths = zip(*grown, strict=True)
-        return cls(paths[1:], worths[1:])
+                    heapq.heappush(open_, (worth * accuracy, (*path, rank)))
+        paths, worths = zip(*grown[1:], strict=True) if grown[1:] else ((), ())
+        return cls(paths, worths)
+
+    @classmethod
+    def from_ranks(cls, ranks: Sequence[Sequence[int]], nodes: int) -> Growth:
+        """Grow up to so many nodes by how often each path was right: heads err together.
+
+        Args:
+            ranks: For every position, where each head had the right token among its choices.
+            nodes: At most.
+        """
+        counts: Counter[Path] = Counter()
+        for row in ranks:
+            path = tuple(itertools.takewhile(lambda rank: rank < RANKS, row))
+            counts.update(path[:end] for end in range(1, len(path) + 1))
+        paths = sorted(counts, key=lambda path: (-counts[path], len(path), path))[:nodes]
+        return cls(tuple(paths), tuple(counts[path] / len(ranks) for path in paths))
 
     def tree(self, nodes: int | None = None) -> Tree:
         """Return the best tree of so many nodes, or of all; it has one at least."""
@@ -186,7 +217,7 @@ class Growth:
     @cached_property
     def tokens_per_pass(self) -> tuple[float, ...]:
         """Expected tokens settled by a pass, for trees of 0, 1, 2 … nodes."""
-        return tuple(accumulate(self.worths, initial=1.0))
+        return tuple(itertools.accumulate(self.worths, initial=1.0))
 
     def best_size(self, seconds: Mapping[int, float]) -> int:
         """Return the number of nodes with the most tokens a second.

@@ -1,6 +1,7 @@
 """Prompt lookup: guess that the text goes on as it did after the same words before.
 
-Sources: Saxena 2023 (prompt lookup decoding); Yang et al. 2023 (arXiv 2304.04487).
+Sources: Saxena 2023 (github.com/apoorvumang/prompt-lookup-decoding), whose defaults are taken here;
+Yang et al. 2023 (arXiv 2304.04487).
 """
 
 from __future__ import annotations
@@ -42,14 +43,12 @@ class PromptLookup:
     checkpoint: str = "target"
 
     def __post_init__(self) -> None:
-        if min(self.k, self.min_ngram) < 1:
-            raise UserError(
-                f"k and min_ngram must be at least 1, not {self.k} and {self.min_ngram}"
-            )
+        for name in ("k", "min_ngram"):
+            value = getattr(self, name)
+            if value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
         if self.ngram < self.min_ngram:
-            raise UserError(
-                f"ngram={self.ngram} is below min_ngram={self.min_ngram}; raise it or lower that"
-            )
+            raise UserError(f"ngram must be at least min_ngram, {self.min_ngram}, not {self.ngram}")
 
     def bind(self, family: ModelFamily) -> PromptLookupDecoder:
         """Open a session on the checkpoint."""

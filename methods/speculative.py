@@ -27,7 +27,7 @@ class Speculative:
 
     Attributes:
         k: Tokens that the draft guesses for a pass; with `adaptive`, at most.
-        adaptive: Draft two tokens more than the last pass accepted, at most k. Every prompt begins
+        adaptive: Draft one token more than the last pass accepted, at most k. Every prompt begins
             with k.
         acceptance: When sampling. `rejection`: keep a guess with probability min(1, p/q), else draw
             from what p has over q: the target's distribution. `coupled`: both models choose with
@@ -91,25 +91,24 @@ class SpeculativeDecoder:
         accept = self._acceptance(sampling, prompt_ids)
         none = prompt_ids[:0]
         settled = accept.settle(target.prefill(prompt_ids).logits, none, 0)
-        yield Step(settled)
+        yield Step(settled.tokens)
         place, ahead = 1, self.settings.k
         _rewind(draft, 0)
-        newest = torch.tensor(settled, device=prompt_ids.device)
-        behind = torch.cat([prompt_ids, newest])  # what the draft has not seen yet
+        behind = torch.cat([prompt_ids, settled.ids])  # what the draft has not seen yet
         while True:
             count = min(ahead, target.room - 1, draft.length + draft.room - target.length)
             guesses = [none, *self._guess(accept, behind, count, place)]
-            block = torch.cat([newest[-1:], *guesses])
+            block = torch.cat([settled.ids[-1:], *guesses])
             settled = accept.settle(target.forward(block).logits, block[1:], place)
-            target.keep(len(settled))
+            tokens = settled.tokens
+            target.keep(len(tokens))
             _rewind(draft, min(draft.length, target.length))
-            yield Step(settled, drafted=len(block) - 1)
-            place += len(settled)
+            yield Step(tokens, drafted=len(block) - 1)
+            place += len(tokens)
             if self.settings.adaptive:
-                ahead = min(self.settings.k, len(settled) + 1)
+                ahead = min(self.settings.k, len(tokens))
             # Of guesses that were all accepted the draft has not seen its own last one.
-            newest = torch.tensor(settled, device=prompt_ids.device)
-            behind = newest[draft.length - target.length - 1 :]
+            behind = settled.ids[draft.length - target.length - 1 :]
 
     def _guess(
         self, accept: Acceptance, behind: Tensor, count: int, place: int

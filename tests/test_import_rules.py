@@ -46,6 +46,9 @@ LIGHT = [
     "summary",
     "training",
     "validate",
+    "json_lines",
+    "overlap",
+    "overlap_command",
     "verdicts",
 ]
 

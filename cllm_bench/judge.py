@@ -1,0 +1,111 @@
+"""What a task is that another model grades, and what that model's verdicts mean.
+
+Single-answer grading as in MT-bench (Zheng et al., NeurIPS 2023): the judge reads a question and a
+reply and writes a rating.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from cllm_bench.contracts import Sample
+
+LOWEST = 1.0  # of a rating; the highest is the task's best score
+# The harness asks for the first; the second is what FastChat's llm_judge accepts in its place.
+_RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+
+
+class JudgePrompt(NamedTuple):
+    """What a judge is asked about one reply."""
+
+    system: str
+    user: str
+
+
+@runtime_checkable
+class JudgedTask(Protocol):
+    """What a task adds whose replies a judge grades; its own `score` returns None."""
+
+    def judge_prompt(self, sample: Sample, replies: Sequence[str]) -> JudgePrompt:
+        """Return what a judge is asked about the last of the replies given so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a judge wrote.
+
+    Attributes:
+        text: The whole of it.
+        requests: How often it was asked until it answered.
+        prompt_tokens: Counted by the judge, if it counts.
+        completion_tokens: The same for what it wrote.
+    """
+
+    text: str
+    requests: int = 1
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class NoOpinion(Exception):  # noqa: N818 - an outcome, which is stored
+    """A judge that was asked and gave no text.
+
+    Attributes:
+        requests: How often it was asked.
+    """
+
+    def __init__(self, reason: str, requests: int = 1) -> None:
+        super().__init__(reason)
+        self.requests = requests
+
+
+class Judge(Protocol):
+    """A model that grades.
+
+    Attributes:
+        name: As tables show it. Verdicts of judges of one name are taken together.
+        parallel: How many prompts it may be asked at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        ...
+
+    @property
+    def parallel(self) -> int:
+        """The number."""
+        ...
+
+    def ask(self, prompt: JudgePrompt) -> Opinion:
+        """Ask it; called by several threads at once where `parallel` is above 1.
+
+        Raises:
+            NoOpinion: It did not answer this time.
+            UserError: It will never answer: there is no use in asking again.
+        """
+        ...
+
+    def stop(self) -> None:
+        """Let every `ask` that waits give up; called from another thread."""
+        ...
+
+
+def rating(text: str, best: float) -> float | None:
+    """Return the rating that a judge wrote; None where there is none, or one out of range.
+
+    Of several the first counts.
+
+    Args:
+        text: What the judge wrote.
+        best: The highest rating.
+    """
+    for pattern in _RATINGS:
+        if (found := pattern.search(text)) is not None:
+            value = float(found[1])
+            return value if LOWEST <= value <= best else None
+    return None
