@@ -39,31 +39,34 @@ def validate_command(tasks: Sequence[str], data: Sequence[str], plugins: Sequenc
                 content = task.text(sources[selection.name]).content
                 _report_text(console, selection.name, found, content)
                 continue
-            failed = []
+            failed, graded = [], 0
             for index, sample in enumerate(found.samples):
                 progress(selection.name, index, len(found.samples))
-                if (problem := _problem(task, sample)) is not None:
-                    failed.append(problem)
+                grade = _grade(task, sample)
+                graded += grade is not None
+                if grade not in (None, task.best_score):
+                    what = grade if isinstance(grade, str) else f"scored {grade:g}"
+                    failed.append(f"{sample.id}: {what}")
             wrong += len(failed)
-            _report(console, selection.name, found, failed)
+            _report(console, selection.name, found, failed, graded)
     if wrong:
         raise typer.Exit(1)
 
 
-def _problem(task: Task, sample: Sample) -> str | None:
+def _grade(task: Task, sample: Sample) -> float | str | None:
+    """Return the score of a reference, None where it has none, or what went wrong."""
     try:
-        score = task.score(sample, [sample.reference])
+        return task.score(sample, [sample.reference])
     except Exception as error:  # a broken grader is what this command is there to find
-        return f"{sample.id}: {type(error).__name__}: {error}"
-    return None if score == task.best_score else f"{sample.id}: scored {score:g}"
+        return f"{type(error).__name__}: {error}"
 
 
-def _report(console: Console, name: str, found: SampleSet, failed: Sequence[str]) -> None:
-    total = len(found.samples)
-    console.print(
-        f"{name} ({found.label}): references graded right: {total - len(failed)} of {total}; "
-        f"template {found.template}"
-    )
+def _report(
+    console: Console, name: str, found: SampleSet, failed: Sequence[str], graded: int
+) -> None:
+    right = f"references graded right: {graded - len(failed)} of {graded}"
+    text = right if graded else f"{len(found.samples)} questions, whose replies are not graded"
+    console.print(f"{name} ({found.label}): {text}; template {found.template}")
     for problem in failed[:SHOWN]:
         console.print(f"  wrong: {problem}", style="red")
     if len(failed) > SHOWN:

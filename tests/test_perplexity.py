@@ -442,3 +442,10 @@ def test_a_full_device_is_told(monkeypatch):
         UserError, match=r"of 'target' cannot be measured: CUDA out.*smaller window"
     ):
         texts._scored(wanted, None, torch.zeros(4), Window(0, 1, 4))
+
+
+def test_validate_tells_tasks_that_grade_nothing(monkeypatch, tmp_path, capsys):
+    ungraded = TASK.replace("Telling", "Asking").replace("def text", "def other")
+    (tmp_path / "asking.py").write_text(ungraded, encoding="utf-8")
+    assert cli(monkeypatch, "validate", "--task", "asking", "--plugin", tmp_path / "asking.py") == 0
+    assert "asking (built-in): 3 questions, whose replies are not graded" in capsys.readouterr().out
