@@ -172,7 +172,7 @@ def test_timeout_reaches_the_program(confined: None, folder: Path) -> None:
     task = HumanEval(timeout=1)
     started = time.monotonic()
     assert task.score(question(folder, task), ["    while True: pass\n"]) == 0.0
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 30
 
 
 def test_less_than_full_isolation_is_refused(folder: Path, monkeypatch: Any) -> None:
