@@ -27,7 +27,7 @@ BONUS_CHANCES = 5  # steps that settled all guesses but the last, before a bonus
 def check_steps(subject: Subject) -> str:
     """Look at every step: at least one token, counts that can be, and one pass each."""
     for case, passes in subject.greedy:
-        vocabulary = case.family.vocabulary(subject.role)
+        vocabulary = subject.vocabulary(case.family)
         for number, each in enumerate(passes):
             where = f"{case}: step {number}"
             unknown = [token for token in each.tokens if not 0 <= token < vocabulary]

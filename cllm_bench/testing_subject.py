@@ -96,12 +96,15 @@ class Subject:
             raise refusals[0]
         return found
 
+    def vocabulary(self, family: ModelFamily) -> int:
+        """Return the number of token ids that the verifying model knows."""
+        return int(family.model(self.role).config.get_text_config().vocab_size)
+
     def prompts(self, family: ModelFamily) -> list[tuple[int, ...]]:
         """Return prompts of length 1 to long, some of which repeat themselves; always the same."""
-        vocabulary = min(family.vocabulary(role) for role in {self.role, "target"})
-        drawn = random.Random(5)
+        drawn, ids = random.Random(5), range(self.vocabulary(family))
         lengths = (1, 2, 7, 40, 150) if self.given is None else (1, 7, 40)
-        found = [tuple(drawn.choices(range(vocabulary), k=length)) for length in lengths]
+        found = [tuple(drawn.choices(ids, k=length)) for length in lengths]
         for phrase in (found[2], found[-2]):
             found.append((phrase * 3)[: 3 * len(phrase) - 2])
         return found

@@ -16,18 +16,22 @@ from cllm_bench.sampling import Chooser, probabilities
 from cllm_bench.testing import CHECKS, MethodSuite, check_method, method_suite
 from cllm_bench.testing_models import VARIED
 from cllm_bench.testing_sampling import DRAWS
+from cllm_bench.testing_subject import Subject
 
 
 @pytest.fixture(autouse=True)
 def fewer_draws(monkeypatch):
-    for declared in DRAWS:
-        monkeypatch.setitem(DRAWS, declared, 250)
+    monkeypatch.setitem(DRAWS, "exact", 100)
+    monkeypatch.setitem(DRAWS, "distribution", 250)
 
 
 @pytest.fixture
-def two_models(monkeypatch):
+def few_models(monkeypatch):
+    """Two models and three prompts."""
     for name in ("Qwen2", "GPT-2", "GPT-NeoX"):
         monkeypatch.delitem(VARIED, name)
+    every = Subject.prompts
+    monkeypatch.setattr(Subject, "prompts", lambda *arguments: every(*arguments)[1::2])
 
 
 test_the_baseline_keeps_the_contract = method_suite("ar")
@@ -110,6 +114,7 @@ UNBROKEN = suite_of(Plain)
 
 
 @pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.usefixtures("few_models")
 def test_the_unbroken_chain_keeps_the_contract(check):
     assert UNBROKEN.result(check).status == "passed", UNBROKEN.result(check).message
 
@@ -276,7 +281,7 @@ class CountsTensors(Plain):
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_what_is_wrong_is_told(cls, check, message):
     random.seed(0)
     found = suite_of(cls).result(check)
@@ -284,21 +289,21 @@ def test_what_is_wrong_is_told(cls, check, message):
     assert message in found.message
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_a_failure_names_prompt_step_and_tokens():
     text = suite_of(AcceptsTheSecondBest).result("exactness").message
     for part in ("Llama", "a prompt of", "token", "plain autoregressive decoding gives", "Step"):
         assert part in text
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_what_builds_on_a_failure_is_not_tried():
     suite = suite_of(YieldsNothing)
     assert suite.result("sampled_distribution").message == "not tried, for 'steps' failed"
     assert suite_of(KeepsOneMore).result("rollback").message == "not tried, for 'exactness' failed"
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_a_lossy_method_need_not_be_exact():
     suite = suite_of(AcceptsTheSecondBest, exactness="lossy", sampled=None)
     results = {check: suite.result(check) for check in CHECKS}
@@ -378,7 +383,7 @@ class DrawsUnseeded(Draws):
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_wrong_sampling_is_told(cls, check, message):
     declared = "distribution" if issubclass(cls, Draws) else "exact"
     found = suite_of(cls, sampled=declared).result(check)
@@ -386,7 +391,7 @@ def test_wrong_sampling_is_told(cls, check, message):
     assert message in found.message
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_right_sampling_of_a_distribution_passes():
     suite = suite_of(Draws, sampled="distribution")
     assert suite.result("sampled_distribution").status == "passed"
@@ -438,7 +443,7 @@ class Misdeclared(Chain):
         (Chain(checkpoint="a,b"), "settings", "'b' in 'Chain:checkpoint=a,b' is not of the form"),
     ],
 )
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_a_bad_declaration_is_told(method, check, message):
     found = MethodSuite(method, [], None, None, None).result(check)
     assert found.status == "failed"
@@ -465,7 +470,7 @@ class WithTable(Chain):
         return decoder
 
 
-@pytest.mark.usefixtures("two_models")
+@pytest.mark.usefixtures("few_models")
 def test_a_role_of_another_kind_is_skipped_or_built():
     skipped = MethodSuite(WithTable, [], None, None, None)
     assert skipped.result("binding").status == "skipped"
