@@ -11,6 +11,20 @@ from typing import Annotated
 import typer
 
 from cllm_bench import __version__
+from cllm_bench.cli_options import (
+    Data,
+    Device,
+    JudgeModel,
+    JudgeUrl,
+    Limit,
+    Model,
+    Plugins,
+    RecipeText,
+    Repeats,
+    Role,
+    Tasks,
+    Threads,
+)
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.family import DEFAULT
 from cllm_bench.processes import is_main, rank
@@ -24,37 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", help="A Python file, or a folder of them, with methods or tasks."),
-]
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option("--task", help="NAME[:key=value,…], or a comma list of them; repeatable."),
-]
-Data = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data",
-        help="TASK=DIR (repeatable), or one DIR: the data in official layout; `built-in` or `hub` "
-        "in place of DIR asks the built-in sample or the public data set.",
-    ),
-]
-Model = Annotated[
-    str, typer.Option("--model", help="A bundled family, a folder, or an id on the Hub.")
-]
-Role = Annotated[
-    list[str] | None,
-    typer.Option("--role", help="ROLE=PATH_OR_HUB_ID: a checkpoint for a role; repeatable."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[
-    int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")
-]
-Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
-Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
-RecipeText = Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")]
 
 
 @app.command(short_help="Measure methods on tasks.")
@@ -83,6 +66,8 @@ def run(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, …")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
     threads: Threads = 0,
+    judge: JudgeModel = None,
+    judge_url: JudgeUrl = None,
     plugin: Plugins = None,
 ) -> None:
     """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
@@ -105,35 +90,60 @@ def run(
         attention=attention,
         threads=threads,
         plugins=tuple(plugin or ()),
+        judge=judge,
+        judge_url=judge_url,
     )
     with _interruptible():
         run_command(options)
+
+
+@app.command("judge", short_help="Have the replies of a run graded by another model.")
+def judge_(
+    run: Annotated[Path, typer.Argument(help="A folder that `run` left.")],
+    judge: Annotated[
+        str,
+        typer.Option(
+            "--judge",
+            help="A folder or an id on the Hub, or with --judge-url the name that the model has "
+            "there.",
+        ),
+    ],
+    judge_url: JudgeUrl = None,
+    data: Data = None,
+    parallel: Annotated[int, typer.Option(help="Requests at once.")] = 4,
+    device: Device = "auto",
+    threads: Threads = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Have the replies of a run graded by another model; repeat it to ask for what is missing."""
+    from cllm_bench.judge_command import JudgeOptions, judge_command
+
+    options = JudgeOptions(
+        run=run,
+        judge=judge,
+        url=judge_url,
+        data=tuple(data or ()),
+        parallel=parallel,
+        device=device,
+        threads=threads,
+        plugins=tuple(plugin or ()),
+    )
+    with _interruptible():
+        judge_command(options)
 
 
 @app.command(short_help="Make tables from stored rows alone.")
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `run` left.")],
     output: Annotated[Path | None, typer.Option(help="Write the Markdown here too.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Whose verdicts to show; default: the newest judge's.")
+    ] = None,
 ) -> None:
     """Make the comparison table from stored rows alone."""
-    from cllm_bench.files import write_atomically
-    from cllm_bench.reports import markdown
-    from cllm_bench.results import ResultFolder
-    from cllm_bench.summary import summarise
+    from cllm_bench.commands import table_command
 
-    runs = []
-    for path in folders:
-        folder = ResultFolder.read(path)
-        for warning in folder.warnings:
-            typer.echo(f"note: {warning}", err=True)
-        if "ablation" in folder.manifest.get("configuration", {}):
-            raise UserError(f"'{path}' holds an ablation; its run is in '{path / 'run'}'")
-        texts = list(folder.perplexities.values())
-        runs.append((folder.manifest, summarise(folder.manifest, folder.rows, texts)))
-    text = markdown(runs)
-    if output is not None:
-        write_atomically(output, text)
-    sys.stdout.write(text)
+    sys.stdout.write(table_command(folders, output, judge))
 
 
 @app.command("list", short_help="Show what there is, and what is broken.")

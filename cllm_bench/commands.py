@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import typer
 from rich.console import Console
@@ -24,6 +24,10 @@ from cllm_bench.registry import Registry
 from cllm_bench.runtime import Runtime
 from cllm_bench.settings import Selection, build, parse_pairs, parse_selection, split_selections
 from cllm_bench.sources import task_sources
+
+if TYPE_CHECKING:
+    from cllm_bench.judge import Judge
+    from cllm_bench.judge_run import Material
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class RunOptions:
     attention: str
     threads: int
     plugins: tuple[Path, ...]
+    judge: str | None = None
+    judge_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,13 @@ def run_command(options: RunOptions) -> None:
 
     Raises:
         UserError: Something asked for does not exist or does not fit.
-        Exit: With code 1, where a sample failed.
+        Exit: With code 1, where a sample failed, or a judge was asked and a reply has no rating.
     """
+    from cllm_bench.judge_command import judge_folder, report
+
     console = Console(stderr=True)
     plan = _plan(options)
+    judging = _judging(options, plan)
     output = options.output or _default_output(plan)
     from cllm_bench.reports import rich_table
     from cllm_bench.runner import Runner
@@ -82,14 +91,51 @@ def run_command(options: RunOptions) -> None:
             console.print(f"note: {warning}", style="yellow", soft_wrap=True)
         with runner.folder:
             summaries = runner.run()
+            if judging is not None:
+                try:
+                    outcome, summaries = judge_folder(runner.folder, *judging, progress)
+                except UserError as error:
+                    raise UserError(f"the run is stored in '{output}', but: {error}") from None
     rich_table([(runner.folder.manifest, summaries)])
     console.print(
         f"stored in {output} (table.md, summary.json, samples.jsonl, manifest.json)", soft_wrap=True
     )
+    if judging is not None:
+        report(console, judging.judge, outcome, output)
     failed = sum(summary["failed"] for summary in summaries)
     if failed:
         console.print(f"{failed} samples failed: see the rows with finish=failed", style="red")
         raise typer.Exit(1)
+
+
+def table_command(folders: Sequence[Path], output: Path | None, judge: str | None) -> str:
+    """Return the table of earlier runs, and write it where it is wanted.
+
+    Raises:
+        UserError: A folder holds no run, or none has verdicts of that judge.
+    """
+    from cllm_bench.files import write_atomically
+    from cllm_bench.judge_store import check_judge
+    from cllm_bench.reports import markdown
+    from cllm_bench.results import ResultFolder
+    from cllm_bench.summary import summarise
+
+    read = [ResultFolder.read(path) for path in folders]
+    check_judge(judge, [each for folder in read for each in folder.judgements])
+    runs = []
+    for folder in read:
+        for warning in folder.warnings:
+            typer.echo(f"note: {warning}", err=True)
+        if "ablation" in folder.manifest.get("configuration", {}):
+            run = folder.path / "run"
+            raise UserError(f"'{folder.path}' holds an ablation; its run is in '{run}'")
+        texts = list(folder.perplexities.values())
+        found = summarise(folder.manifest, folder.rows, texts, folder.judgements, judge)
+        runs.append((folder.manifest, found))
+    text = markdown(runs)
+    if output is not None:
+        write_atomically(output, text)
+    return text
 
 
 def train_command(options: TrainOptions) -> None:
@@ -175,6 +221,30 @@ def _plan(options: RunOptions) -> RunPlan:
         plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
     )
     return RunPlan(family, cells, plans, options.repeats, options.seed, sampling)
+
+
+class _Judging(NamedTuple):
+    """Who judges a run, and what."""
+
+    judge: Judge
+    material: Mapping[str, Material]
+
+
+def _judging(options: RunOptions, plan: RunPlan) -> _Judging | None:
+    """Find the judge that the options name, before anything is measured.
+
+    Raises:
+        UserError: There is no such judge, or nothing to judge.
+    """
+    if options.judge is None:
+        if options.judge_url is not None:
+            raise UserError("--judge-url is given without --judge, the name of the model there")
+        return None
+    from cllm_bench.judge_command import find_judge, material_of
+
+    material = material_of(plan.tasks)
+    registry, runtime = Registry(options.plugins), plan.family.runtime
+    return _Judging(find_judge(options.judge, options.judge_url, registry, runtime), material)
 
 
 def _sampling(options: RunOptions) -> Sampling:

@@ -56,11 +56,17 @@ class NoOpinion(Exception):  # noqa: N818 - an outcome, which is stored
 
     Attributes:
         requests: How often it was asked.
+        own: Whether it lies in this prompt and says nothing of others, as when it is too long.
     """
 
-    def __init__(self, reason: str, requests: int = 1) -> None:
+    def __init__(self, reason: str, requests: int = 1, *, own: bool = False) -> None:
         super().__init__(reason)
         self.requests = requests
+        self.own = own
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A judge that was told to stop while it waited for an answer."""
 
 
 class Judge(Protocol):
@@ -86,12 +92,13 @@ class Judge(Protocol):
 
         Raises:
             NoOpinion: It did not answer this time.
+            Stopped: It was told to stop.
             UserError: It will never answer: there is no use in asking again.
         """
         ...
 
     def stop(self) -> None:
-        """Let every `ask` that waits give up; called from another thread."""
+        """Let every `ask` that waits for a better time give up; called from another thread."""
         ...
 
 

@@ -24,6 +24,7 @@ from cllm_bench.contracts import (
 )
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
+from cllm_bench.judge import JudgedTask
 from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
 from cllm_bench.registry import Registry
 from cllm_bench.results import row_key
@@ -241,6 +242,7 @@ def _describe_task(plan: TaskPlan) -> dict[str, Any]:
         "template": plan.found.template,
         "metric": plan.task.metric,
         "best_score": plan.task.best_score,
+        "judged": isinstance(plan.task, JudgedTask),
         "max_new_tokens": plan.task.max_new_tokens,
     }
 

@@ -66,6 +66,8 @@ def _own_baseline(line: Line) -> str | None:
 
 def _score(line: Line) -> str:
     s = line.summary
+    if s["score"] is None and s["judge"]:
+        return "not judged"
     return formats.score(s["score"], s["score_ci"], s["best_score"])
 
 

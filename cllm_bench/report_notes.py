@@ -75,6 +75,7 @@ def _about_data(lines: Sequence[Line]) -> Iterator[str]:
             yield f"left out: {len(ids)} question{_s(len(ids))} ({reason})"
         yield from task["notes"]
     yield from _about_texts(lines)
+    yield from _about_judging(lines)
 
 
 def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
@@ -90,6 +91,41 @@ def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
                 f"tokens are scored, by token in the score and by its {found['words']:,} words "
                 "beside it; brackets are 95% intervals over stretches of the text"
             )
+
+
+def _about_judging(lines: Sequence[Line]) -> Iterator[str]:
+    """Say who judged, how much of it, and what it took."""
+    for line in lines:
+        s = line.summary["judge"]
+        if not s:
+            continue
+        if s["name"] is None:
+            yield "not judged: `cllm-bench judge RUN --judge MODEL` has the replies graded"
+        else:
+            yield _verdicts(s)
+            if s["judged"] < s["replies"]:
+                yield (
+                    f"{method(line)}: {s['judged']} of {s['replies']} replies are judged; its "
+                    "score is that of the conversations that are judged in full"
+                )
+        if s["others"]:
+            names = ", ".join(f"`{name}`" for name in s["others"])
+            yield f"verdicts of {names} are stored too: `cllm-bench table RUN --judge NAME`"
+
+
+def _verdicts(s: Mapping[str, Any]) -> str:
+    tokens = [
+        f"{s[name]:,} tokens {what}"
+        for name, what in (("prompt_tokens", "read"), ("completion_tokens", "written"))
+        if s[name] is not None
+    ]
+    spent = ", ".join([f"{s['requests']:,} request{_s(s['requests'])}", *tokens])
+    failures = f"; {s['failures']} of its answers held no rating" if s["failures"] else ""
+    return (
+        f"judged by `{s['name']}`: a rating for each reply of the first repeat, one and the same "
+        f"where the judge would be asked the same again; a conversation's score is the mean of its "
+        f"turns' ({spent} for all methods together{failures})"
+    )
 
 
 def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from cllm_bench.errors import UserError
 from cllm_bench.files import append, reading, temporary_of, write_atomically, writing
+from cllm_bench.judge_store import Judgement, parse_judgement
 from cllm_bench.perplexity import Perplexity, parse_perplexity
 from cllm_bench.rows import Row, parse_row, row_key
 
@@ -25,6 +26,7 @@ __all__ = ["ResultFolder", "Row", "row_key"]
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
 PERPLEXITIES = "perplexity.jsonl"
+JUDGEMENTS = "judgements.jsonl"
 ATTEMPTS = "attempts.jsonl"
 LOCK = ".lock"
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class ResultFolder:
         rows: All stored rows, in the order in which they were written.
         done: Their keys.
         perplexities: All stored perplexities, by key.
+        judgements: All that judges said of the replies, in the order in which they said it.
     """
 
     path: Path
@@ -55,6 +58,7 @@ class ResultFolder:
     rows: list[Row] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     perplexities: dict[str, Perplexity] = field(default_factory=dict)
+    judgements: list[Judgement] = field(default_factory=list)
     _release: weakref.finalize[..., Any] | None = field(default=None, repr=False)
 
     @classmethod
@@ -94,13 +98,30 @@ class ResultFolder:
         Raises:
             UserError: It is no result folder, or its rows are damaged.
         """
-        if not (path / MANIFEST).is_file():
-            raise UserError(
-                f"'{path}' is no result folder: it has no {MANIFEST}; give a run's --output"
-            )
-        folder = cls(path, _load_manifest(path))
+        folder = cls(path, _stored_manifest(path))
         folder._load(repair=False)
         folder.attempt = folder._next_attempt() - 1
+        return folder
+
+    @classmethod
+    def claim(cls, path: Path) -> Self:
+        """Load a folder to append what judges say of its rows, whatever the run's configuration.
+
+        Raises:
+            UserError: It is no result folder or is damaged; another process writes to it; or it
+                cannot be written.
+        """
+        folder = cls(path, _stored_manifest(path))
+        with writing(path):
+            lock, note = _lock(path)
+        folder._release = weakref.finalize(folder, os.close, lock)
+        try:
+            folder.warnings += note
+            folder._load(repair=True)
+            folder.attempt = folder._next_attempt() - 1
+        except BaseException:
+            folder.close()
+            raise
         return folder
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -132,6 +153,17 @@ class ResultFolder:
         line = json.dumps(found.to_json(), allow_nan=False) + "\n"
         append(self.path / PERPLEXITIES, line.encode())
         self.perplexities[found.key] = found
+
+    def append_judgement(self, found: Judgement) -> None:
+        """Store what a judge said; return once it is on the disk.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._must_be_open()
+        line = json.dumps(found.to_json(), allow_nan=False) + "\n"
+        append(self.path / JUDGEMENTS, line.encode())
+        self.judgements.append(found)
 
     def write_text(self, name: str, text: str) -> None:
         """Write a derived file, such as `table.md`, replacing an older one in one step.
@@ -178,6 +210,7 @@ class ResultFolder:
                 self.rows.append(row)
         for found in self._lines(PERPLEXITIES, parse_perplexity, repair=repair):
             self.perplexities.setdefault(found.key, found)
+        self.judgements += self._lines(JUDGEMENTS, parse_judgement, repair=repair)
 
     def _lines(self, name: str, parse: Callable[[Any], T], *, repair: bool) -> Iterator[T]:
         """Yield what an append-only file holds, its last line left out or moved aside if cut."""
@@ -257,6 +290,14 @@ def _refuse_foreign(path: Path) -> None:
         raise UserError(
             f"'{path}' is not empty and has no {MANIFEST}, so it is no run; pick another --output"
         )
+
+
+def _stored_manifest(path: Path) -> dict[str, Any]:
+    if not (path / MANIFEST).is_file():
+        raise UserError(
+            f"'{path}' is no result folder: it has no {MANIFEST}; give a run's --output"
+        )
+    return _load_manifest(path)
 
 
 def _load_manifest(path: Path) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 Finish = Literal["stop", "length", "failed"]
 Verdict = Literal["exact", "tie", "mismatch"]
+
+_TURN = re.compile(r"/turn-\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,11 @@ class Row:
         """Return the JSON object that `parse_row` reads."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
         return {**values, "counters": dict(self.counters)}
+
+
+def conversation(sample: str) -> str:
+    """Return what a sample's turns have in common: `81` for both `81/turn-1` and `81/turn-2`."""
+    return _TURN.sub("", sample)
 
 
 def row_key(**parts: Any) -> str:

@@ -288,9 +288,15 @@ def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | No
     )
 
 
-def write_summary(folder: ResultFolder) -> list[dict[str, Any]]:
-    """Derive `summary.json` and `table.md` from the stored rows."""
-    summaries = summarise(folder.manifest, folder.rows, list(folder.perplexities.values()))
+def write_summary(folder: ResultFolder, judge: str | None = None) -> list[dict[str, Any]]:
+    """Derive `summary.json` and `table.md` from what is stored.
+
+    Args:
+        folder: Open for writing.
+        judge: Whose verdicts count; None takes the newest judge's.
+    """
+    texts = list(folder.perplexities.values())
+    summaries = summarise(folder.manifest, folder.rows, texts, folder.judgements, judge)
     folder.write_text("summary.json", json.dumps(summaries, indent=2) + "\n")
     folder.write_text("table.md", markdown([(folder.manifest, summaries)]))
     return summaries

@@ -7,13 +7,13 @@ figure but the speed of decoding (`samples_timed` says how many that is about).
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cllm_bench.judge_store import Judgement, scored
 from cllm_bench.perplexity import Perplexity, figures
-from cllm_bench.rows import Row
+from cllm_bench.rows import Row, conversation
 from cllm_bench.statistics import (
     Interval,
     geometric_interval,
@@ -26,32 +26,41 @@ from cllm_bench.statistics import (
     wilson_interval,
 )
 
-_TURN = re.compile(r"/turn-\d+$")
 _WORST_FIRST = ("mismatch", "tie", "exact")
 
 
-def conversation(sample: str) -> str:
-    """Return what a sample's turns have in common: `81` for both `81/turn-1` and `81/turn-2`."""
-    return _TURN.sub("", sample)
-
-
 def summarise(
-    manifest: Mapping[str, Any], rows: Sequence[Row], perplexities: Sequence[Perplexity] = ()
+    manifest: Mapping[str, Any],
+    rows: Sequence[Row],
+    perplexities: Sequence[Perplexity] = (),
+    judgements: Sequence[Judgement] = (),
+    judge: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Return one JSON object for each task and method of a run, in the manifest's order."""
+    """Return one JSON object for each task and method of a run, in the manifest's order.
+
+    Args:
+        manifest: Of the run.
+        rows: All that are stored.
+        perplexities: The same.
+        judgements: The same.
+        judge: Whose verdicts are the scores of a task that has a judge; None takes the newest's.
+    """
     stored: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         stored[row.task, row.method].append(row)
     summaries = []
     for task in manifest["tasks"]:
         labels = [cell["method"] for cell in manifest["cells"]]
-        graded = any(
-            row.score is not None for label in labels for row in stored[task["task"], label]
-        )
-        cells = {label: _Measured.of(stored[task["task"], label], graded) for label in labels}
+        rows_of = {label: stored[task["task"], label] for label in labels}
+        judging: Mapping[str, Any] = {}
+        if task.get("judged"):  # runs of earlier versions do not say
+            rows_of, judging = scored(rows_of, judgements, task["task"], judge)
+        graded = any(row.score is not None for own in rows_of.values() for row in own)
+        cells = {label: _Measured.of(own, graded) for label, own in rows_of.items()}
         summaries += [
             _summary(manifest, task, cell, cells)
             | figures(perplexities, manifest, task["task"], cell)
+            | {"judge": judging.get(cell["method"])}
             for cell in manifest["cells"]
         ]
     return summaries

@@ -239,6 +239,7 @@ class _Training:
         learner = self._together() if joint else self._alone()
         module = learner.module
         module.load_state_dict(self._fitted(fit.name))
+        measured = measures(learner.ranks(module.eval(), held_out), self.recipe.nodes)
         part = folder / "left"
         shutil.rmtree(part, ignore_errors=True)
         if joint:
@@ -247,7 +248,6 @@ class _Training:
         else:
             _leave_log(part, self.answers.work, fit)
         heads = module.get_submodule("heads" if joint else "").state_dict()
-        measured = measures(learner.ranks(module.eval(), held_out), self.recipe.nodes)
         write_heads(part, heads, self._config() | {"medusa": measured})
         target = self.job.output / recipe.role
         shutil.rmtree(target, ignore_errors=True)

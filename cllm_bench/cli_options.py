@@ -1,0 +1,55 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file, or a folder of them, with methods or tasks."),
+]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option("--task", help="NAME[:key=value,…], or a comma list of them; repeatable."),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        help="TASK=DIR (repeatable), or one DIR: the data in official layout; `built-in` or `hub` "
+        "in place of DIR asks the built-in sample or the public data set.",
+    ),
+]
+Model = Annotated[
+    str, typer.Option("--model", help="A bundled family, a folder, or an id on the Hub.")
+]
+Role = Annotated[
+    list[str] | None,
+    typer.Option("--role", help="ROLE=PATH_OR_HUB_ID: a checkpoint for a role; repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[
+    int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")
+]
+Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
+Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="The model that grades conversations: a folder or an id on the Hub, or with "
+        "--judge-url the name that it has there.",
+    ),
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-url",
+        help="An endpoint that speaks OpenAI's chat completions, such as "
+        "https://api.openai.com/v1; its key is read from CLLM_BENCH_JUDGE_KEY or OPENAI_API_KEY.",
+    ),
+]
+RecipeText = Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")]

@@ -1,0 +1,182 @@
+"""What `judge` does, and `run` with `--judge`: has the replies of a run graded by another model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from cllm_bench.contracts import Listen, Task
+from cllm_bench.errors import UserError
+from cllm_bench.judge import Judge, JudgedTask
+from cllm_bench.judge_endpoint import EndpointJudge, key_of_environment
+from cllm_bench.judge_local import LocalJudge
+from cllm_bench.judge_run import Judging, Material, Outcome
+from cllm_bench.judge_store import total
+from cllm_bench.plan import TaskPlan
+from cllm_bench.progress import LiveProgress
+from cllm_bench.registry import Registry
+from cllm_bench.results import JUDGEMENTS, ResultFolder
+from cllm_bench.runtime import Runtime
+from cllm_bench.settings import build, parse_selection
+from cllm_bench.sources import task_sources
+
+BUILT_IN = "built-in"  # label of every task's own sample
+PARALLEL = 4
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """The options of `judge`, as given."""
+
+    run: Path
+    judge: str
+    url: str | None
+    data: tuple[str, ...]
+    parallel: int
+    device: str
+    threads: int
+    plugins: tuple[Path, ...]
+
+
+def judge_command(options: JudgeOptions) -> None:
+    """Grade an earlier run, write its tables anew and show them.
+
+    Raises:
+        UserError: The run is not there or has nothing to judge, its questions are not those that
+            are there now, or the judge refuses.
+        Exit: With code 1, where a reply has no rating in the end.
+    """
+    if options.parallel < 1:
+        raise UserError(f"--parallel must be at least 1, not {options.parallel}")
+    registry = Registry(options.plugins)
+    runtime = Runtime(options.device, threads=options.threads)
+    judge = find_judge(options.judge, options.url, registry, runtime, options.parallel)
+    console = Console(stderr=True)
+    with ResultFolder.claim(options.run) as folder:
+        for warning in folder.warnings:
+            console.print(f"note: {warning}", style="yellow", soft_wrap=True)
+        material = _material(registry, folder.manifest, options.data)
+        with LiveProgress(console) as progress:
+            outcome, summaries = judge_folder(folder, judge, material, progress)
+    from cllm_bench.reports import rich_table
+
+    rich_table([(folder.manifest, summaries)])
+    report(console, judge, outcome, options.run)
+
+
+def find_judge(
+    model: str,
+    url: str | None,
+    registry: Registry,
+    runtime: Runtime,
+    parallel: int = PARALLEL,
+) -> Judge:
+    """Return the judge that the options name; it is not asked yet.
+
+    Raises:
+        UserError: There is no such checkpoint, or the address or the key is none.
+    """
+    if url is None:
+        return LocalJudge(model, runtime, registry)
+    return EndpointJudge(model, url, key_of_environment(), parallel)
+
+
+def material_of(plans: Sequence[TaskPlan]) -> dict[str, Material]:
+    """Return what a judge needs of the tasks of a run that have one.
+
+    Raises:
+        UserError: None has.
+    """
+    found = {
+        plan.label: Material(plan.task, {sample.id: sample for sample in plan.samples})
+        for plan in plans
+        if isinstance(plan.task, JudgedTask)
+    }
+    if not found:
+        names = ", ".join(plan.label for plan in plans)
+        raise UserError(f"--judge: no task of this run is graded by a judge ({names})")
+    return found
+
+
+def judge_folder(
+    folder: ResultFolder, judge: Judge, material: Mapping[str, Material], listen: Listen
+) -> tuple[Outcome, list[dict[str, Any]]]:
+    """Ask what is missing, and write the summary whatever comes of it.
+
+    Raises:
+        UserError: The judge will never answer, or nothing can be stored.
+    """
+    from cllm_bench.runner import write_summary
+
+    try:
+        outcome = Judging(folder, judge, listen).run(material)
+    finally:
+        known = any(each.judge == judge.name for each in folder.judgements)
+        summaries = write_summary(folder, judge.name if known else None)
+    return outcome, summaries
+
+
+def report(console: Console, judge: Judge, outcome: Outcome, run: Path) -> None:
+    """Say what was judged and what it cost.
+
+    Raises:
+        Exit: With code 1, where a reply has no rating in the end.
+    """
+    fresh = outcome.fresh
+    spent = [f"{sum(each.requests for each in fresh):,} requests"]
+    for counted, what in (
+        (total(each.prompt_tokens for each in fresh), "tokens read"),
+        (total(each.completion_tokens for each in fresh), "tokens written"),
+    ):
+        spent += [] if counted is None else [f"{counted:,} {what}"]
+    failures = sum(each.score is None for each in fresh)
+    if failures:
+        spent.append(f"{failures:,} without a rating")
+    console.print(
+        f"judge {judge.name}: {outcome.judged:,} of {outcome.replies:,} replies have a rating; "
+        f"this time {', '.join(spent)}; stored in {run / JUDGEMENTS}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if outcome.stopped is not None:
+        console.print(
+            f"the judge was given up: {outcome.stopped}", style="red", soft_wrap=True, markup=False
+        )
+    if outcome.judged < outcome.replies:
+        console.print("judge the run again to ask for what is missing", style="red")
+        raise typer.Exit(1)
+
+
+def _material(
+    registry: Registry, manifest: Mapping[str, Any], data: Sequence[str]
+) -> dict[str, Material]:
+    """Load the questions of an earlier run again.
+
+    Raises:
+        UserError: No task of the run has a judge, or its questions are others now.
+    """
+    judged = [task for task in manifest.get("tasks", ()) if task.get("judged")]
+    if not judged:
+        names = ", ".join(str(task["task"]) for task in manifest.get("tasks", ()))
+        raise UserError(f"no task of this run is graded by a judge (it has: {names or 'none'})")
+    labels = {parse_selection(task["task"]).name: task["task"] for task in judged}
+    built_in = all(task["source"] == BUILT_IN for task in judged)
+    sources = task_sources(registry, list(labels), data, built_in=built_in)
+    found = {}
+    for name, label in labels.items():
+        task: Task = build(registry.tasks.get(name), "task", parse_selection(label))
+        questions = task.samples(sources[name])
+        stored = manifest["configuration"]["tasks"][label]
+        if questions.fingerprint != stored["data"]:
+            raise UserError(
+                f"the questions of '{label}' ({questions.label}) are not those that the run asked; "
+                f"give --data {name}=DIR with the folder that it read"
+            )
+        samples = {sample.id: sample for sample in questions.samples}
+        found[label] = Material(task, samples)
+    return found

@@ -1,0 +1,106 @@
+"""A judge whose weights are here: it answers greedily through the harness's own loop."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling
+from cllm_bench.errors import UserError
+from cllm_bench.family import ModelFamily, find_family
+from cllm_bench.judge import JudgePrompt, NoOpinion, Opinion
+from cllm_bench.judge_endpoint import MAX_TOKENS
+from cllm_bench.registry import Registry
+from cllm_bench.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class LocalJudge:
+    """A checkpoint that judges, loaded when it is asked first.
+
+    Args:
+        model: A folder, or an id on the Hub.
+        runtime: Device and precision.
+        registry: Knows the baseline method, which decodes.
+
+    Attributes:
+        name: Says that it is a local one.
+        parallel: 1.
+
+    Raises:
+        UserError: There is no such model.
+    """
+
+    parallel = 1
+
+    def __init__(self, model: str, runtime: Runtime, registry: Registry) -> None:
+        try:
+            family = find_family(model)
+        except UserError as error:
+            raise UserError(
+                f"--judge {model} without --judge-url is a local checkpoint, and: {error}"
+            ) from None
+        self.name = f"{family.name} (local)"
+        self._model = model
+        self._runtime = runtime
+        self._registry = registry
+
+    def ask(self, prompt: JudgePrompt) -> Opinion:
+        """Let it answer."""
+        from cllm_bench.clock import device_clock
+        from cllm_bench.generate import generate
+
+        prompt_ids = self._prompt_ids(prompt)
+        decoder = self._decoder
+        try:
+            found = generate(
+                decoder,
+                prompt_ids,
+                sampling=Sampling(),
+                max_new_tokens=MAX_TOKENS,
+                stop_ids=self._family.stop_ids,
+                clock=device_clock(self._family.runtime.device),
+            )
+        except UserError as error:  # the prompt and the answer are too long for it
+            raise NoOpinion(str(error), own=True) from None
+        text = self._family.tokenizer.decode(list(found.token_ids), skip_special_tokens=True)
+        return Opinion(str(text), 1, len(prompt_ids), len(found.token_ids))
+
+    def stop(self) -> None:
+        """Do nothing: it never waits."""
+
+    @cached_property
+    def _family(self) -> ModelFamily:
+        return find_family(self._model, runtime=self._runtime.resolve())
+
+    @cached_property
+    def _decoder(self) -> Decoder | LibraryDecoder:
+        _, baseline = self._registry.baseline()
+        decoder: Decoder | LibraryDecoder = baseline().bind(self._family)
+        return decoder
+
+    def _prompt_ids(self, prompt: JudgePrompt) -> Tensor:
+        import torch
+        from jinja2 import TemplateError
+
+        tokenizer = self._family.tokenizer
+        if not tokenizer.chat_template:
+            raise UserError(f"judge '{self._model}' has no chat template: name a chat model")
+        messages = [
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": prompt.user},
+        ]
+        try:
+            text = tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"the chat template of judge '{self._model}' takes no system prompt ({reason}); "
+                "name another judge"
+            ) from None
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        return torch.tensor(ids, device=self._family.runtime.device)

@@ -1,0 +1,220 @@
+"""The judging of a run: every reply that lacks a verdict, each stored as soon as it is there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import NamedTuple, cast
+
+from cllm_bench.contracts import ChatTask, Listen, Sample, Task
+from cllm_bench.errors import UserError
+from cllm_bench.judge import LOWEST, Judge, JudgedTask, JudgePrompt, NoOpinion, Stopped, rating
+from cllm_bench.judge_store import Judgement, conversations, ratings
+from cllm_bench.results import ResultFolder
+from cllm_bench.rows import Row, conversation, row_key
+
+GIVE_UP = 3  # answers that fail to come, one after the other
+
+
+class Material(NamedTuple):
+    """What the judge needs of a task: its settings and its questions by id."""
+
+    task: Task
+    samples: Mapping[str, Sample]
+
+
+class Question(NamedTuple):
+    """What a judge is asked once, and the rows whose replies it is about."""
+
+    task: str
+    best: float
+    prompt: JudgePrompt
+    rows: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Hash of what the judge is asked."""
+        return row_key(system=self.prompt.system, user=self.prompt.user)
+
+
+class Outcome(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        replies: Replies of the run that a judge can grade.
+        judged: Those that have a rating now.
+        fresh: What the judge said, or failed to say, this time.
+        stopped: Why it was not asked to the end, if it was not.
+    """
+
+    replies: int
+    judged: int
+    fresh: tuple[Judgement, ...]
+    stopped: str | None
+
+
+@dataclass
+class Judging:
+    """A judge at work on a folder.
+
+    Attributes:
+        folder: Open for writing.
+        judge: Who is asked.
+        listen: Told after every answer.
+    """
+
+    folder: ResultFolder
+    judge: Judge
+    listen: Listen
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _fresh: list[Judgement] = field(default_factory=list)
+    _failures: int = 0  # in a row
+    _answered: bool = False
+    _stopped: str | None = None
+
+    def run(self, material: Mapping[str, Material]) -> Outcome:
+        """Ask what is missing, and store every answer; those of earlier calls stay.
+
+        Args:
+            material: By label of the task.
+
+        Raises:
+            UserError: The judge will never answer, or nothing can be stored.
+        """
+        questions = list(self._questions(material))
+        known = {
+            each.prompt: each
+            for each in self.folder.judgements
+            if each.judge == self.judge.name and each.score is not None
+        }
+        missing = self._missing(questions)
+        for question in missing:
+            if question.key in known:  # of rows that came later
+                score, text = known[question.key].score, known[question.key].text
+                self._store(replace(self._blank(question), score=score, text=text))
+        self._ask_all([question for question in missing if question.key not in known])
+        replies = sum(len(question.rows) for question in questions)
+        left = sum(len(question.rows) for question in self._missing(questions))
+        return Outcome(replies, replies - left, tuple(self._fresh), self._stopped)
+
+    def _questions(self, material: Mapping[str, Material]) -> Iterator[Question]:
+        """Yield what is to be asked, once where several methods replied the same."""
+        for label, (task, samples) in material.items():
+            asked: dict[JudgePrompt, list[str]] = {}
+            own = [row for row in self.folder.rows if row.task == label]
+            for method in dict.fromkeys(row.method for row in own):
+                for rows in conversations(row for row in own if row.method == method):
+                    for prompt, row in _prompts(task, samples, rows):
+                        asked.setdefault(prompt, []).append(row.key)
+            for prompt, keys in asked.items():
+                yield Question(label, task.best_score, prompt, tuple(keys))
+
+    def _missing(self, questions: Sequence[Question]) -> list[Question]:
+        """Return the questions that have rows without a rating, with these rows only."""
+        found = ratings(self.folder.judgements, self.judge.name)
+        left = [
+            question._replace(rows=tuple(key for key in question.rows if key not in found))
+            for question in questions
+        ]
+        return [question for question in left if question.rows]
+
+    def _ask_all(self, questions: Sequence[Question]) -> None:
+        if self.judge.parallel == 1:
+            for done, question in enumerate(questions):
+                self.listen(f"judge {self.judge.name}", done, len(questions))
+                self._ask(question)
+            return
+        with ThreadPoolExecutor(self.judge.parallel) as pool:
+            futures = [pool.submit(self._ask, question) for question in questions]
+            try:
+                for done, future in enumerate(as_completed(futures), 1):
+                    future.result()
+                    self.listen(f"judge {self.judge.name}", done, len(questions))
+            except BaseException:  # what is under way comes to its end, and is stored
+                self._halt("interrupted")
+                for future in futures:
+                    future.cancel()
+                raise
+
+    def _ask(self, question: Question) -> None:
+        """Ask one question and store the answer; do nothing once the judging has stopped."""
+        if self._stopped is not None:
+            return
+        begun = time.monotonic()
+        try:
+            opinion = self.judge.ask(question.prompt)
+        except Stopped:
+            return
+        except NoOpinion as error:
+            failed = self._blank(question, begun)
+            self._store(replace(failed, requests=error.requests, error=str(error)))
+            self._count(error)
+            return
+        except UserError as error:
+            self._halt(str(error))
+            raise
+        self._failures, self._answered = 0, True
+        score = rating(opinion.text, question.best)
+        wrong = f"no rating from {LOWEST:g} to {question.best:g} in what the judge wrote"
+        self._store(
+            replace(
+                self._blank(question, begun),
+                score=score,
+                text=opinion.text,
+                error=wrong if score is None else None,
+                requests=opinion.requests,
+                prompt_tokens=opinion.prompt_tokens,
+                completion_tokens=opinion.completion_tokens,
+            )
+        )
+
+    def _blank(self, question: Question, begun: float | None = None) -> Judgement:
+        """Return a judgement without any content."""
+        return Judgement(
+            judge=self.judge.name,
+            task=question.task,
+            rows=question.rows,
+            prompt=question.key,
+            score=None,
+            text=None,
+            error=None,
+            requests=0,
+            prompt_tokens=None,
+            completion_tokens=None,
+            seconds=0.0 if begun is None else round(time.monotonic() - begun, 3),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _store(self, judgement: Judgement) -> None:
+        with self._lock:
+            self.folder.append_judgement(judgement)
+            self._fresh.append(judgement)
+
+    def _count(self, error: NoOpinion) -> None:
+        """Give up after a few failures in a row; a prompt's own count until something succeeds."""
+        with self._lock:
+            self._failures += not error.own or not self._answered
+        if self._failures >= GIVE_UP:
+            self._halt(str(error))
+
+    def _halt(self, reason: str) -> None:
+        if self._stopped is None:
+            self._stopped = reason
+        self.judge.stop()
+
+
+def _prompts(
+    task: Task, samples: Mapping[str, Sample], rows: Sequence[Row]
+) -> Iterator[tuple[JudgePrompt, Row]]:
+    """Yield what is asked about each turn of a conversation, if it is there to its end."""
+    sample = samples[conversation(rows[0].sample)]
+    turns = task.turns(sample) if isinstance(task, ChatTask) else 1
+    if len(rows) < turns:
+        return
+    replies = [row.reply or "" for row in rows]
+    for turn, row in enumerate(rows, 1):
+        yield cast(JudgedTask, task).judge_prompt(sample, replies[:turn]), row
