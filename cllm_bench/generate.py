@@ -24,15 +24,18 @@ class Generation:
 
     Attributes:
         token_ids: Up to and including the stop token, never past the limit.
+        prefill_tokens: Those of them that the first step settled: one, but for libraries' loops
+            that guess before their first pass.
         accept_lengths: Tokens settled by each pass after the prefill, as the method gave them: the
             last may reach past the stop token or the limit.
         drafted: Guesses checked by each of those passes.
-        prefill_seconds: From the prompt to the first token.
-        decode_seconds: From the first token to the last.
+        prefill_seconds: From the prompt to the end of the first step.
+        decode_seconds: From there to the last token.
         finish: Whether a stop token or string ended it, or the limit.
     """
 
     token_ids: tuple[int, ...]
+    prefill_tokens: int
     accept_lengths: tuple[int, ...]
     drafted: tuple[int, ...]
     prefill_seconds: float
@@ -142,6 +145,7 @@ class _Reply:
         passes = self.steps[1:]
         return Generation(
             tuple(self.token_ids),
+            min(len(self.steps[0].tokens), len(self.token_ids)),
             tuple(len(step.tokens) for step in passes),
             tuple(step.drafted for step in passes),
             prefill,

@@ -137,7 +137,7 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
         untimed = s["samples"] - s["failed"] - s["samples_timed"]
         if untimed > 0:
             yield (
-                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} of one token, "
+                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} settled by the prefill, "
                 "without a decoding time"
             )
     fewest = min(line.summary["samples"] for line in lines)

@@ -31,10 +31,11 @@ class Row:
         attempt: Which process wrote it: 0 for the first, 1 for the first resume, and so on.
         prompt_tokens: Length of the prompt.
         token_ids: The reply, up to and including the stop token, never past the limit.
+        prefill_tokens: Those of them that the first step settled.
         accept_lengths: Tokens settled by each verifying pass as the method gave them, uncut.
         drafted: Guesses that each of these passes checked.
-        prefill_seconds: Time to the first token.
-        decode_seconds: Time from the first token to the last.
+        prefill_seconds: Time to the end of the first step.
+        decode_seconds: Time from there to the last token.
         finish: Why the reply ended.
         error: What went wrong, for a failed sample.
         reply: The text that was graded.
@@ -56,6 +57,7 @@ class Row:
     attempt: int
     prompt_tokens: int
     token_ids: tuple[int, ...]
+    prefill_tokens: int
     accept_lengths: tuple[int, ...]
     drafted: tuple[int, ...]
     prefill_seconds: float | None
@@ -77,8 +79,8 @@ class Row:
 
     @property
     def decoded_tokens(self) -> int:
-        """Tokens that decoding gave: the first of the reply belongs to the prefill."""
-        return max(0, len(self.token_ids) - 1)
+        """Tokens that decoding gave: those of the first step belong to the prefill."""
+        return len(self.token_ids) - self.prefill_tokens
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that `parse_row` reads."""
@@ -105,6 +107,8 @@ def parse_row(value: Any) -> Row:
     """
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    # Rows of earlier versions do not say how many; it was one for every reply that there is.
+    value = {"prefill_tokens": 1 if value.get("token_ids") else 0} | value
     parsed: dict[str, Any] = {}
     for name, parse in _PARSERS.items():
         if name not in value:
@@ -170,7 +174,7 @@ def _one_of(*allowed: str | None) -> _Parser:
 
 _PARSERS: dict[str, _Parser] = {
     **dict.fromkeys(("key", "task", "sample", "method", "checkpoint"), _text),
-    **dict.fromkeys(("repeat", "order", "attempt", "prompt_tokens"), _integer),
+    **dict.fromkeys(("repeat", "order", "attempt", "prompt_tokens", "prefill_tokens"), _integer),
     **dict.fromkeys(("token_ids", "accept_lengths", "drafted"), _integers),
     **dict.fromkeys(("prefill_seconds", "decode_seconds"), _optional(_number)),
     "finish": _one_of("stop", "length", "failed"),

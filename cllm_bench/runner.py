@@ -216,6 +216,7 @@ class Runner:
             attempt=self.folder.attempt,
             prompt_tokens=len(talk.asked[turn].prompt_ids) if turn < len(talk.asked) else 0,
             token_ids=tokens,
+            prefill_tokens=generation.prefill_tokens if generation else 0,
             accept_lengths=generation.accept_lengths if generation else (),
             drafted=generation.drafted if generation else (),
             prefill_seconds=generation.prefill_seconds if generation else None,

@@ -1,7 +1,7 @@
 """From stored rows to one object for each task and method. A value not measured is None, never 0.
 
 Nothing is dropped: a failed sample scores 0 and is counted, a cut-off or repetitive reply is timed
-and graded like any other, and a reply of one token, which has no decode time, stays in every
+and graded like any other, and one settled by the prefill, without a decode time, stays in every
 figure but the speed of decoding (`samples_timed` says how many that is about).
 """
 

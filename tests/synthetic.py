@@ -62,6 +62,7 @@ def row(method: str, sample: str, seconds: float = 1.0, *, tokens: int = 11, **c
         "attempt": 0,
         "prompt_tokens": 20,
         "token_ids": tuple(range(tokens)),
+        "prefill_tokens": 1,
         "accept_lengths": (1,) * (tokens - 1),
         "drafted": (0,) * (tokens - 1),
         "prefill_seconds": 0.5,
@@ -82,6 +83,7 @@ def row(method: str, sample: str, seconds: float = 1.0, *, tokens: int = 11, **c
 def failed(method: str, sample: str, **changes: Any) -> Row:
     nothing: dict[str, Any] = {
         "token_ids": (),
+        "prefill_tokens": 0,
         "accept_lengths": (),
         "drafted": (),
         "prefill_seconds": None,

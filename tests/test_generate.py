@@ -113,9 +113,10 @@ class Library:
 
 def test_a_library_s_loop_is_counted_and_timed_like_ours():
     clock = FakeClock()
-    steps = [Step((1,)), Step((2, 3), 4), Step((4, 5, 6), 4)]
-    found = run(Library(steps, clock), limit=5, clock=clock)
-    assert found.token_ids == (1, 2, 3, 4, 5)
+    steps = [Step((0, 1), 4), Step((2, 3), 4), Step((4, 5, 6), 4)]
+    found = run(Library(steps, clock), limit=6, clock=clock)
+    assert found.token_ids == (0, 1, 2, 3, 4, 5)
+    assert found.prefill_tokens == 2
     assert (found.accept_lengths, found.drafted) == ((2, 3), (4, 4))
     assert (found.prefill_seconds, found.decode_seconds) == (2.0, 4.0)
     assert found.finish == "length"

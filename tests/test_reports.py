@@ -213,7 +213,7 @@ def test_what_a_reader_must_beware_of() -> None:
         "left out: 2 questions (gold query cannot run)",
         "2 gold queries return no rows",
         "unfinished: ar has answered 6 of 7 questions",
-        "jacobi: 1 reply of one token, without a decoding time",
+        "jacobi: 1 reply settled by the prefill, without a decoding time",
         "only 6 questions: too few",
         "noisy machine: repeats of one question differ by 33% for ar (interquartile",
         "jacobi failed on 1 of 6 questions (16.7%), which count as score 0: "

@@ -11,6 +11,7 @@ import pytest
 
 from cllm_bench.errors import UserError
 from cllm_bench.results import ResultFolder, Row, row_key
+from cllm_bench.rows import parse_row
 
 MANIFEST: dict[str, Any] = {
     "configuration": {"seed": 0, "tasks": ["spider"], "cells": [{"method": "ar"}, {"method": "x"}]},
@@ -30,6 +31,7 @@ def row(sample: str = "q1", **changes: Any) -> Row:
         attempt=0,
         prompt_tokens=12,
         token_ids=(5, 6, 7),
+        prefill_tokens=1,
         accept_lengths=(1, 1),
         drafted=(0, 0),
         prefill_seconds=0.01,
@@ -53,10 +55,17 @@ def stored(path: Path, *rows: Row) -> Path:
     return path
 
 
-def test_counts_leave_the_first_token_to_the_prefill() -> None:
+def test_counts_leave_the_first_step_to_the_prefill() -> None:
     assert row().decoded_tokens == 2
     assert row().passes == 2
-    assert row(token_ids=(), accept_lengths=()).decoded_tokens == 0
+    assert row(prefill_tokens=3, accept_lengths=()).decoded_tokens == 0
+    assert row(token_ids=(), prefill_tokens=0, accept_lengths=()).decoded_tokens == 0
+
+
+def test_rows_of_earlier_versions_settled_one_token_in_their_prefill() -> None:
+    old = row().to_json()
+    del old["prefill_tokens"]
+    assert parse_row(json.loads(json.dumps(old))) == row()
 
 
 def test_row_key_is_stable_short_and_ignores_the_order_of_parts() -> None:
