@@ -24,6 +24,7 @@ from cllm_bench.cli_options import (
     Role,
     Tasks,
     Threads,
+    Unsafe,
 )
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.family import DEFAULT
@@ -68,6 +69,7 @@ def run(
     threads: Threads = 0,
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
+    unsafe: Unsafe = False,
     plugin: Plugins = None,
 ) -> None:
     """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
@@ -89,6 +91,7 @@ def run(
         dtype=dtype,
         attention=attention,
         threads=threads,
+        unsafe=unsafe,
         plugins=tuple(plugin or ()),
         judge=judge,
         judge_url=judge_url,
@@ -244,11 +247,13 @@ def ablate(
 
 
 @app.command(short_help="Grade each task's reference answers.")
-def validate(task: Tasks = None, data: Data = None, plugin: Plugins = None) -> None:
+def validate(
+    task: Tasks = None, data: Data = None, unsafe: Unsafe = False, plugin: Plugins = None
+) -> None:
     """Feed each task its own reference answers: whatever is below 100% is the grader's fault."""
     from cllm_bench.validate import validate_command
 
-    validate_command(tuple(task or ()), tuple(data or ()), tuple(plugin or ()))
+    validate_command(tuple(task or ()), tuple(data or ()), tuple(plugin or ()), unsafe=unsafe)
 
 
 @app.command(short_help="Write a method of your own to start from.")

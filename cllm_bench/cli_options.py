@@ -36,6 +36,13 @@ Threads = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
 Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unsafe-code",
+        help="Run what models write even where this system cannot isolate it fully.",
+    ),
+]
 JudgeModel = Annotated[
     str | None,
     typer.Option(

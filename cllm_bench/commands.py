@@ -49,6 +49,7 @@ class RunOptions:
     dtype: str
     attention: str
     threads: int
+    unsafe: bool
     plugins: tuple[Path, ...]
     judge: str | None = None
     judge_url: str | None = None
@@ -220,7 +221,30 @@ def _plan(options: RunOptions) -> RunPlan:
     plans = tuple(
         plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
     )
-    return RunPlan(family, cells, plans, options.repeats, options.seed, sampling)
+    sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe)
+    return RunPlan(family, cells, plans, options.repeats, options.seed, sampling, sandbox)
+
+
+def check_sandbox(tasks: Sequence[Task], *, allowed: bool) -> Mapping[str, Any] | None:
+    """Try the sandbox where a task runs what a model writes; print and return what it holds.
+
+    Args:
+        tasks: Of the command.
+        allowed: Whether less than full isolation will do.
+
+    Raises:
+        UserError: Isolation is not full, and that is not allowed.
+    """
+    if not any(getattr(task, "runs_code", False) for task in tasks):
+        return None
+    from cllm_bench.sandbox_strength import allow_unsafe_code, require, strength
+
+    if allowed:
+        allow_unsafe_code()
+    found = strength()
+    require(found)
+    typer.echo(str(found), err=True)
+    return found.as_dict()
 
 
 class _Judging(NamedTuple):

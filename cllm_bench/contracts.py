@@ -183,6 +183,8 @@ class Task(Protocol):
         best_score: The highest score of one sample; 1 means a fraction, which tables show in %, and
             0 that lower is better, as in a perplexity.
         folders: Usual names of the data set's own folder, for `--data` with a folder of folders.
+
+    A class attribute `runs_code = True` marks a task that runs what models write, in the sandbox.
     """
 
     metric: ClassVar[str]

@@ -107,6 +107,7 @@ class RunPlan:
         repeats: Times that every method answers every question.
         seed: Of the order and of the statistics.
         sampling: How tokens are chosen.
+        sandbox: What programs are kept from, where a task runs what a model writes.
     """
 
     family: ModelFamily
@@ -115,6 +116,7 @@ class RunPlan:
     repeats: int
     seed: int
     sampling: Sampling
+    sandbox: Mapping[str, Any] | None = None
 
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds in order.
@@ -204,6 +206,7 @@ class RunPlan:
             "repeats": self.repeats,
             "seed": self.seed,
             "sampling": dataclasses.asdict(self.sampling),
+            "sandbox": self.sandbox,
             "baseline": self.cells[0].label,
             "cells": [
                 self._describe_cell(cell)

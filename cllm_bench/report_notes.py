@@ -137,8 +137,8 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
         untimed = s["samples"] - s["failed"] - s["samples_timed"]
         if untimed > 0:
             yield (
-                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} settled by the prefill, "
-                "without a decoding time"
+                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} settled by the "
+                "prefill, without a decoding time"
             )
     fewest = min(line.summary["samples"] for line in lines)
     if 0 < fewest < FEW_SAMPLES:

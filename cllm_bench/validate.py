@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from cllm_bench.commands import check_sandbox
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
@@ -17,7 +18,9 @@ from cllm_bench.sources import task_sources
 SHOWN = 5
 
 
-def validate_command(tasks: Sequence[str], data: Sequence[str], plugins: Sequence[Path]) -> None:
+def validate_command(
+    tasks: Sequence[str], data: Sequence[str], plugins: Sequence[Path], *, unsafe: bool
+) -> None:
     """Grade every task's references and print a line each.
 
     Raises:
@@ -29,11 +32,16 @@ def validate_command(tasks: Sequence[str], data: Sequence[str], plugins: Sequenc
     sources = task_sources(
         registry, [selection.name for selection in selections], data, built_in=True
     )
+    built: dict[str, Task] = {
+        selection.name: build(registry.tasks.get(selection.name), "task", selection)
+        for selection in selections
+    }
+    check_sandbox(list(built.values()), allowed=unsafe)
     console = Console(soft_wrap=True)
     wrong = 0
     with LiveProgress(Console(stderr=True)) as progress:
         for selection in selections:
-            task: Task = build(registry.tasks.get(selection.name), "task", selection)
+            task = built[selection.name]
             found = task.samples(sources[selection.name])
             if isinstance(task, TextTask):
                 content = task.text(sources[selection.name]).content

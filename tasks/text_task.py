@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ BUILT_IN = "the built-in text is generated: no sentence of it stands in the trai
 
 
 @dataclass(frozen=True, slots=True)
-class TextSettings:
+class TextSettings(ABC):
     """The settings of both tasks, and all that they do.
 
     Attributes:
@@ -130,8 +131,9 @@ class TextSettings:
             content = self.corpus.between.join(self._rows(source))
         return ScoredText(content, window, stride, self.remainder)
 
-    def score(self, sample: Sample, replies: Sequence[str]) -> None:
+    def score(self, sample: Sample, replies: Sequence[str]) -> float | None:
         """Grade nothing: the score is the perplexity of the text."""
+        return None
 
     def _articles(self, source: Source) -> int:
         return TEST_ARTICLES if source.split == "test" else self.train_passages
@@ -141,9 +143,9 @@ class TextSettings:
             return read_folder(self.corpus, source)
         return read_hub(self.corpus, self._from_hub(source.split))
 
+    @abstractmethod
     def _from_hub(self, split: str) -> Callable[[], Any]:
         """Return what loads a split from the Hub."""
-        raise NotImplementedError
 
 
 def cut_passages(
