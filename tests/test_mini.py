@@ -12,6 +12,8 @@ from cllm_bench.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi import Jacobi
+from cllm_bench_methods.medusa import Medusa
+from cllm_bench_methods.speculative import Speculative
 from cllm_bench_tasks.spider import Spider
 
 QUESTIONS = 24
@@ -41,6 +43,8 @@ def decoded(family, samples):
         "cllm-ar": answers(Cllm(decoding="ar")),
         "cllm": answers(Cllm()),
         "cllm-sliding": answers(Cllm(refill="sliding")),
+        "speculative": answers(Speculative()),
+        "medusa": answers(Medusa()),
     }
 
 
@@ -58,9 +62,16 @@ def test_it_answers(family, samples, decoded, name):
 
 @pytest.mark.parametrize(
     ("own", "name"),
-    [("ar", "block"), ("ar", "sliding"), ("cllm-ar", "cllm"), ("cllm-ar", "cllm-sliding")],
+    [
+        ("ar", "block"),
+        ("ar", "sliding"),
+        ("ar", "speculative"),
+        ("ar", "medusa"),
+        ("cllm-ar", "cllm"),
+        ("cllm-ar", "cllm-sliding"),
+    ],
 )
-def test_jacobi_is_exact_and_never_takes_more_passes(decoded, own, name):
+def test_every_method_is_exact_and_never_takes_more_passes(decoded, own, name):
     for plain, parallel in zip(decoded[own], decoded[name], strict=True):
         assert parallel.token_ids == plain.token_ids
         assert len(parallel.accept_lengths) <= len(plain.accept_lengths)
@@ -71,16 +82,18 @@ def test_a_sliding_window_takes_no_more_passes_in_all(decoded):
     assert passes["sliding"] <= passes["block"] <= passes["ar"]
 
 
-def test_the_cllm_settles_several_tokens_a_pass_where_its_target_settles_one(decoded):
+def test_trained_methods_settle_several_tokens_a_pass_where_plain_jacobi_settles_one(decoded):
     def tokens_per_pass(name):
         kept = sum(len(found.token_ids) - 1 for found in decoded[name])
         return kept / sum(len(found.accept_lengths) for found in decoded[name])
 
     assert tokens_per_pass("block") < 1.3
     assert tokens_per_pass("cllm") > 3
+    assert tokens_per_pass("speculative") > 3
+    assert tokens_per_pass("medusa") > 2.5
 
 
-@pytest.mark.parametrize("role", ["target", "cllm"])
+@pytest.mark.parametrize("role", ["target", "cllm", "draft", "medusa"])
 def test_its_log_and_settings_lie_beside_the_weights(role):
     folder = BUNDLED / "mini" / role
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
