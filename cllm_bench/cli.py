@@ -23,7 +23,9 @@ from cllm_bench.cli_options import (
     Repeats,
     Role,
     Tasks,
+    Temperature,
     Threads,
+    TopP,
     Unsafe,
 )
 from cllm_bench.errors import TrainingCollapsed, UserError
@@ -57,12 +59,8 @@ def run(
         Path | None, typer.Option(help="Folder of the results; default: one in ./results.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of order, replies drawn and statistics.")] = 0,
-    temperature: Annotated[
-        float, typer.Option(help="Of sampling; 0 decodes greedily.", metavar="<float>")
-    ] = 0.0,
-    top_p: Annotated[
-        float, typer.Option(help="Sample from the likeliest tokens that reach this probability.")
-    ] = 1.0,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, …")] = "auto",
     attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",

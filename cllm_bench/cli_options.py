@@ -36,6 +36,12 @@ Threads = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
 Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
+Temperature = Annotated[
+    float, typer.Option(help="Of sampling; 0 decodes greedily.", metavar="<float>")
+]
+TopP = Annotated[
+    float, typer.Option(help="Sample from the likeliest tokens that reach this probability.")
+]
 Unsafe = Annotated[
     bool,
     typer.Option(
