@@ -21,6 +21,7 @@ from cllm_bench.cli_options import (
     Plugins,
     RecipeText,
     Repeats,
+    Results,
     Role,
     Tasks,
     Temperature,
@@ -55,9 +56,7 @@ def run(
     data: Data = None,
     limit: Limit = None,
     repeats: Repeats = 3,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder of the results; default: one in ./results.")
-    ] = None,
+    output: Results = None,
     seed: Annotated[int, typer.Option(help="Of order, replies drawn and statistics.")] = 0,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,

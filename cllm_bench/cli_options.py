@@ -36,6 +36,10 @@ Threads = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
 Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
+Results = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder of the results; default: one in ./results."),
+]
 Temperature = Annotated[
     float, typer.Option(help="Of sampling; 0 decodes greedily.", metavar="<float>")
 ]

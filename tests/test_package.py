@@ -1,10 +1,10 @@
 """What is installed is what is in the tree, and the commands start at once."""
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -59,9 +59,11 @@ def test_light_commands_start_in_half_a_second(arguments):
 
 
 def _seconds(command):
-    start = time.perf_counter()
+    """Processor time: the clock's would measure what else runs, such as other tests."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, capture_output=True, check=True)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_list_shows_everything_and_what_is_broken(monkeypatch, tmp_path, capsys):
