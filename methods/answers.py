@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SORTED_CHUNK = 4096
+MULTIPLE = 8
 
 
 class Example(NamedTuple):
@@ -99,6 +100,15 @@ class Answers(Generic[E]):
         return found
 
 
+def padded(columns: int) -> int:
+    """Round up the columns of a batch, so that batches have few shapes.
+
+    Kernels are prepared anew for every shape. On a CPU, for a small model, that takes longer than
+    computing the padding.
+    """
+    return -(-columns // MULTIPLE) * MULTIPLE
+
+
 def collate(group: Sequence[Example], prompt_weight: float = 0.0) -> dict[str, Tensor]:
     """Return `ids` and `weights`, both (B, T): the weight of predicting each id.
 
@@ -107,7 +117,7 @@ def collate(group: Sequence[Example], prompt_weight: float = 0.0) -> dict[str, T
     """
     import torch
 
-    longest = max(example.length for example in group)
+    longest = padded(max(example.length for example in group))
     ids = torch.zeros(len(group), longest, dtype=torch.long)
     weights = torch.zeros(len(group), longest)
     for row, (prompt, answer) in enumerate(group):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .answers import Example, collate
+from .answers import Example, collate, padded
 from .consistency import CLEAN, PADDING, Divergence, Objective, Packed
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def pack(answers: Sequence[Answer], states: States, generator: random.Random) ->
     """Return the packed batch; see the picture in `consistency`."""
     import torch
 
-    clean = max(len(answer.prompt) + len(answer.tokens) for answer in answers)
-    span = max(len(answer.tokens) for answer in answers)
+    clean = padded(max(len(answer.prompt) + len(answer.tokens) for answer in answers))
+    span = padded(max(len(answer.tokens) for answer in answers))
     columns = clean + states.copies * span
     shape = (len(answers), columns)
     ids, positions, begins = (torch.zeros(shape, dtype=torch.long) for _ in range(3))

@@ -15,6 +15,7 @@ from conftest import VOCABULARY, tiny_model
 from cllm_bench_methods import consistency
 from cllm_bench_methods.cllm_batches import Answer, States, move_on, pack
 from cllm_bench_methods.consistency import (
+    PADDING,
     ar_loss,
     consistency_loss,
     copy_rows,
@@ -269,7 +270,9 @@ def test_rows_see_what_the_drawing_shows():
     drawn = [row for row in drawn if len(row) == 10]
     answer = Answer((7, 8), (1, 2, 3, 4), (((1, 0), (1, 2)), ((3, 0), (3, 4))), None, 1)
     packed = pack([answer], replace(PLAIN, block_size=2), random.Random(0))
-    assert [["x" if sees else "." for sees in row] for row in visible(packed)[0]] == drawn
+    used = packed.owner[0] != PADDING
+    seen = visible(packed)[0][used][:, used]
+    assert [["x" if sees else "." for sees in row] for row in seen] == drawn
 
 
 @pytest.mark.parametrize("case", ["global-online", "local", "progressive", "single"])

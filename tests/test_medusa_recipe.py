@@ -50,8 +50,8 @@ def test_labels_by_hand():
     batch = collate([Example([1, 2], [3, 4, 5, 6]), Example([7], [8, 9, 10, 11, 12])])
     labels = labels_of(batch["ids"], batch["weights"], 2)
     assert labels.rows.tolist() == [
-        [False, True, True, True, True, False],
-        [True, True, True, True, True, False],
+        [False, True, True, True, True, False, False, False],
+        [True, True, True, True, True, False, False, False],
     ]
     assert labels.model.tolist() == [3, 4, 5, 6, 8, 9, 10, 11, 12]
     assert labels.heads.tolist() == [

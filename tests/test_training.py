@@ -264,8 +264,9 @@ def test_a_collapse_ends_the_command_with_one_line(run, monkeypatch, tmp_path, c
 
 def test_answers_are_weighted_and_padding_is_not():
     batch = collate([Example([1, 2, 3], [4, 5]), Example([6], [7])], prompt_weight=0.25)
-    assert batch["ids"].tolist() == [[1, 2, 3, 4, 5], [6, 7, 0, 0, 0]]
-    assert batch["weights"].tolist() == [[0, 0.25, 0.25, 1, 1], [0, 1, 0, 0, 0]]
+    padding = [0] * 3  # to a multiple of 8
+    assert batch["ids"].tolist() == [[1, 2, 3, 4, 5, *padding], [6, 7, 0, 0, 0, *padding]]
+    assert batch["weights"].tolist() == [[0, 0.25, 0.25, 1, 1, *padding], [0, 1, 0, 0, 0, *padding]]
 
 
 @torch.no_grad()
