@@ -21,7 +21,7 @@ from cllm_bench.plan import RunPlan
 from cllm_bench.progress import LiveProgress
 from cllm_bench.results import ResultFolder
 from cllm_bench.runtime import Runtime
-from cllm_bench.summary import summarise
+from cllm_bench.summary import summarise_folder
 
 SEED = 0  # of order and statistics
 
@@ -40,8 +40,7 @@ def ablate_command(options: AblateOptions) -> None:
         with LiveProgress(console) as progress:
             entries = _train(ablation, progress, console)
             measured = _evaluate(ablation, entries, progress, console)
-        texts = list(measured.perplexities.values())
-        run = measured.manifest, summarise(measured.manifest, measured.rows, texts)
+        run = measured.manifest, summarise_folder(measured)
         rows = figures(entries, run, measured.rows)
         text = markdown(folder.manifest, rows, run)
         folder.write_text("ablation.json", json.dumps(rows, indent=2) + "\n")

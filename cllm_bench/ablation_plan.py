@@ -10,13 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from cllm_bench.ablation_variants import Variant, combinations, expand, following, parse_vary
-from cllm_bench.commands import (
-    ask_recipe,
-    at_least_one,
-    build_tasks,
-    family_to_train,
-    required,
-)
+from cllm_bench.commands import at_least_one, build_tasks, required
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
@@ -27,6 +21,7 @@ from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
 from cllm_bench.settings import Selection, as_dict, build, label, parse_selection
 from cllm_bench.sources import task_sources
+from cllm_bench.train_command import ask_recipe, family_to_train
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,30 @@ import typer
 
 from cllm_bench import __version__
 from cllm_bench.cli_options import (
+    Attention,
     Data,
     Device,
+    Dtype,
     JudgeModel,
     JudgeUrl,
     Limit,
     Model,
+    Ngram,
+    NoiseFloor,
     Plugins,
     RecipeText,
     Repeats,
+    Report,
     Results,
     Role,
+    Seed,
     Tasks,
     Temperature,
+    TestQuestions,
     Threads,
+    Threshold,
     TopP,
+    TrainQuestions,
     Unsafe,
 )
 from cllm_bench.errors import TrainingCollapsed, UserError
@@ -57,12 +66,13 @@ def run(
     limit: Limit = None,
     repeats: Repeats = 3,
     output: Results = None,
-    seed: Annotated[int, typer.Option(help="Of order, replies drawn and statistics.")] = 0,
+    seed: Seed = 0,
+    noise_floor: NoiseFloor = True,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, …")] = "auto",
-    attention: Annotated[str, typer.Option(help="sdpa or eager.")] = "sdpa",
+    dtype: Dtype = "auto",
+    attention: Attention = "sdpa",
     threads: Threads = 0,
     judge: JudgeModel = None,
     judge_url: JudgeUrl = None,
@@ -82,6 +92,7 @@ def run(
         repeats=repeats,
         output=output,
         seed=seed,
+        noise_floor=noise_floor,
         temperature=temperature,
         top_p=top_p,
         device=device,
@@ -167,7 +178,7 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train a checkpoint by a recipe; repeat the command to go on after an interruption."""
-    from cllm_bench.commands import TrainOptions, train_command
+    from cllm_bench.train_command import TrainOptions, train_command
 
     options = TrainOptions(
         recipe=recipe,
@@ -282,22 +293,11 @@ def check_method(
 
 @app.command(short_help="Look for test questions in a training set.")
 def overlap(
-    train: Annotated[
-        str,
-        typer.Option(
-            help="TASK, for its built-in sample; TASK=DIR, where DIR may be `hub`; or a JSON-lines "
-            "file whose lines hold `prompt`, `question` or `turns`.",
-        ),
-    ],
-    test: Annotated[str, typer.Option(help="The same for the test questions.")],
-    ngram: Annotated[int, typer.Option(help="Words to a run.")] = 5,
-    threshold: Annotated[
-        float,
-        typer.Option(help="Share of a test question's runs that makes a near-duplicate."),
-    ] = 0.7,
-    output: Annotated[
-        Path | None, typer.Option(help="Write the report here too: FILE.md or FILE.json.")
-    ] = None,
+    train: TrainQuestions,
+    test: TestQuestions,
+    ngram: Ngram = 5,
+    threshold: Threshold = 0.7,
+    output: Report = None,
     plugin: Plugins = None,
 ) -> None:
     """Look for test questions in a training set: the same ones, and near-duplicates."""

@@ -31,11 +31,20 @@ Role = Annotated[
     typer.Option("--role", help="ROLE=PATH_OR_HUB_ID: a checkpoint for a role; repeatable."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, …")]
+Attention = Annotated[str, typer.Option(help="sdpa or eager.")]
 Threads = Annotated[
     int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")
 ]
 Limit = Annotated[int | None, typer.Option(help="Ask only the first so many questions.")]
 Repeats = Annotated[int, typer.Option(help="Times each question is asked.")]
+Seed = Annotated[int, typer.Option(help="Of order, replies drawn and statistics.")]
+NoiseFloor = Annotated[
+    bool,
+    typer.Option(
+        help="Measure the baseline twice (A/A), to show how far apart equal methods come out."
+    ),
+]
 Results = Annotated[
     Path | None,
     typer.Option("--output", help="Folder of the results; default: one in ./results."),
@@ -70,3 +79,19 @@ JudgeUrl = Annotated[
     ),
 ]
 RecipeText = Annotated[str, typer.Argument(help="RECIPE[:key=value,…], such as `target`.")]
+TrainQuestions = Annotated[
+    str,
+    typer.Option(
+        "--train",
+        help="TASK, for its built-in sample; TASK=DIR, where DIR may be `hub`; or a JSON-lines "
+        "file whose lines hold `prompt`, `question` or `turns`.",
+    ),
+]
+TestQuestions = Annotated[str, typer.Option("--test", help="The same for the test questions.")]
+Ngram = Annotated[int, typer.Option(help="Words to a run.")]
+Threshold = Annotated[
+    float, typer.Option(help="Share of a test question's runs that makes a near-duplicate.")
+]
+Report = Annotated[
+    Path | None, typer.Option("--output", help="Write the report here too: FILE.md or FILE.json.")
+]

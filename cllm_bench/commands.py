@@ -1,4 +1,4 @@
-"""What `run` and `train` do, once the command line has been read; `ablation.py` shares parts."""
+"""What `run` and `table` do, once the command line has been read; other commands share parts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import typer
 from rich.console import Console
 
-from cllm_bench.contracts import Recipe, Sampling, Task, TrainingJob
+from cllm_bench.contracts import Sampling, Task
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
-from cllm_bench.processes import is_main
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
 from cllm_bench.runtime import Runtime
-from cllm_bench.settings import Selection, build, parse_pairs, parse_selection, split_selections
+from cllm_bench.settings import build, parse_pairs, parse_selection, split_selections
 from cllm_bench.sources import task_sources
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ class RunOptions:
     repeats: int
     output: Path | None
     seed: int
+    noise_floor: bool
     temperature: float
     top_p: float
     device: str
@@ -53,21 +53,6 @@ class RunOptions:
     plugins: tuple[Path, ...]
     judge: str | None = None
     judge_url: str | None = None
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The options of `train`, as given."""
-
-    recipe: str
-    tasks: tuple[str, ...]
-    model: str
-    roles: tuple[str, ...]
-    data: tuple[str, ...]
-    output: Path
-    device: str
-    threads: int
-    plugins: tuple[Path, ...]
 
 
 def run_command(options: RunOptions) -> None:
@@ -119,7 +104,7 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
     from cllm_bench.judge_store import check_judge
     from cllm_bench.reports import markdown
     from cllm_bench.results import ResultFolder
-    from cllm_bench.summary import summarise
+    from cllm_bench.summary import summarise_folder
 
     read = [ResultFolder.read(path) for path in folders]
     check_judge(judge, [each for folder in read for each in folder.judgements])
@@ -130,71 +115,11 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
         if "ablation" in folder.manifest.get("configuration", {}):
             run = folder.path / "run"
             raise UserError(f"'{folder.path}' holds an ablation; its run is in '{run}'")
-        texts = list(folder.perplexities.values())
-        found = summarise(folder.manifest, folder.rows, texts, folder.judgements, judge)
-        runs.append((folder.manifest, found))
+        runs.append((folder.manifest, summarise_folder(folder, judge)))
     text = markdown(runs)
     if output is not None:
         write_atomically(output, text)
     return text
-
-
-def train_command(options: TrainOptions) -> None:
-    """Run a recipe.
-
-    Raises:
-        UserError: Something asked for does not exist or does not fit.
-    """
-    registry = Registry(options.plugins)
-    family = family_to_train(options.model, options.roles, options.device, options.threads)
-    asked = ask_recipe(registry, family, options.recipe)
-    recipe: Recipe = build(asked.cls, "recipe", Selection(asked.name, asked.settings))
-    from cllm_bench.training import run_recipe
-
-    console = Console(stderr=True, quiet=not is_main())
-    tasks = build_tasks(registry, options.tasks)
-    sources = task_sources(
-        registry, list(tasks), options.data, built_in=family.bundled, split="train"
-    )
-    with LiveProgress(console) as progress:
-        progress("reading the questions", 0, 1)
-        material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
-        job = TrainingJob(family, material, options.output, progress)
-        left = run_recipe(asked.name, recipe, job, lambda text: console.print(text, soft_wrap=True))
-    console.print(f"left in {left}; use it with --model {left}", soft_wrap=True)
-
-
-class AskedRecipe(NamedTuple):
-    """A recipe as a command asks for it."""
-
-    name: str
-    cls: type[Any]
-    settings: Mapping[str, str]  # as text: the family's own, and over them what the user gave
-
-
-def ask_recipe(registry: Registry, family: ModelFamily, text: str) -> AskedRecipe:
-    """Look up `RECIPE[:key=value,…]`, with the settings that the family has for it.
-
-    Raises:
-        UserError: There is no such recipe, or the text is malformed.
-    """
-    selection = parse_selection(text)
-    cls = registry.recipes.get(selection.name)
-    own = {key: str(value) for key, value in family.recipes.get(selection.name, {}).items()}
-    return AskedRecipe(selection.name, cls, {**own, **selection.settings})
-
-
-def family_to_train(model: str, roles: Sequence[str], device: str, threads: int) -> ModelFamily:
-    """Find a family whose weights a recipe may start from.
-
-    Raises:
-        UserError: There is no such model, checkpoint or device.
-    """
-    checkpoints = parse_pairs(roles, "--role")
-    find_family(model, roles=checkpoints)  # before torch is loaded: a wrong name is told at once
-    # Weights in training stay in float32 whatever the device: the recipe sets the arithmetic.
-    runtime = Runtime(device, "float32", threads=threads).resolve()
-    return find_family(model, roles=checkpoints, runtime=runtime)
 
 
 def _plan(options: RunOptions) -> RunPlan:
@@ -206,7 +131,7 @@ def _plan(options: RunOptions) -> RunPlan:
         for text in required(options.methods, "--method", registry.methods.names())
     ]
     sampling = _sampling(options)
-    cells = plan_cells(registry, methods, sampling)
+    cells = plan_cells(registry, methods, sampling, again=options.noise_floor)
     tasks = build_tasks(registry, options.tasks)
     if options.attention not in ("sdpa", "eager"):
         raise UserError(f"--attention {options.attention} is not one of sdpa, eager")

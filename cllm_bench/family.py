@@ -15,6 +15,7 @@ A family is a folder with a `family.toml`:
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -28,6 +29,7 @@ from cllm_bench.checkpoint import (
     looks_like_hub_id,
 )
 from cllm_bench.errors import UserError, did_you_mean
+from cllm_bench.pass_times import Shape
 from cllm_bench.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -76,6 +78,10 @@ class ModelFamily:
 
     @cached_property
     def _models(self) -> dict[str, PreTrainedModel]:
+        return {}
+
+    @cached_property
+    def _passes(self) -> dict[str, Counter[tuple[int, bool]]]:
         return {}
 
     def model(self, role: str) -> PreTrainedModel:
@@ -127,7 +133,18 @@ class ModelFamily:
         """Return a new session on a role's weights."""
         from cllm_bench.session import Session
 
-        return Session(self.model(role))
+        return Session(self.model(role), passes=self._passes.setdefault(role, Counter()))
+
+    def take_passes(self) -> dict[str, int]:
+        """Return how many passes all sessions have run since the last call, by `Shape` as text."""
+        found = {
+            str(Shape(role, rows, tree)): count
+            for role, passes in self._passes.items()
+            for (rows, tree), count in passes.items()
+        }
+        for passes in self._passes.values():
+            passes.clear()
+        return found
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

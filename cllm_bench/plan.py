@@ -41,6 +41,7 @@ class Cell:
         method: The settings.
         baseline: Label of the baseline method on the same checkpoint.
         exactness: What the method claims at the temperature of the run.
+        again: Whether it is the baseline once more, to show what measuring the same twice gives.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Cell:
     method: Method
     baseline: str
     exactness: Exactness
+    again: bool = False
 
     @property
     def checkpoint(self) -> str:
@@ -198,6 +200,8 @@ class RunPlan:
         Args:
             extra_parameters: By cell, those that it needs beside its checkpoint's.
         """
+        from cllm_bench.roofline import copy_bandwidth
+
         runtime = self.family.runtime
         return environment(runtime.device) | {
             "configuration": self.configuration(),
@@ -208,6 +212,7 @@ class RunPlan:
             "sampling": dataclasses.asdict(self.sampling),
             "sandbox": self.sandbox,
             "baseline": self.cells[0].label,
+            "copy_bandwidth": copy_bandwidth(runtime.device),
             "cells": [
                 self._describe_cell(cell)
                 | {"extra_parameters": extra_parameters.get(cell.label, 0)}
@@ -217,6 +222,9 @@ class RunPlan:
         }
 
     def _describe_cell(self, cell: Cell) -> dict[str, Any]:
+        from cllm_bench.roofline import cache_bytes, weight_bytes
+
+        model = self.family.model(cell.checkpoint)
         return {
             "method": cell.label,
             "name": cell.name,
@@ -224,7 +232,10 @@ class RunPlan:
             "checkpoint": cell.checkpoint,
             "exactness": cell.exactness,
             "baseline": cell.baseline,
+            "again": cell.again,
             "parameters": self.family.parameters(cell.checkpoint),
+            "weight_bytes": weight_bytes(model),
+            "cache_bytes_per_token": cache_bytes(model),
         }
 
 
@@ -257,9 +268,20 @@ def machine_identity(device: str) -> dict[str, Any]:
 
 
 def plan_cells(
-    registry: Registry, selections: Sequence[Selection], sampling: Sampling
+    registry: Registry,
+    selections: Sequence[Selection],
+    sampling: Sampling,
+    *,
+    again: bool = False,
 ) -> tuple[Cell, ...]:
     """Make the cells asked for, with the baseline on the target and on every other checkpoint used.
+
+    Args:
+        registry: Of methods.
+        selections: What is asked for.
+        sampling: How tokens are chosen.
+        again: Whether the target's baseline is measured a second time, as if it were another
+            method (A/A).
 
     Raises:
         UserError: An unknown method, settings that do not fit, or a method that cannot sample.
@@ -282,7 +304,10 @@ def plan_cells(
     for method_name, method in wanted:
         add(name, baseline(checkpoint=method.checkpoint))
         add(method_name, method)
-    return tuple(cells.values())
+    first, *others = cells.values()
+    if again:
+        others.insert(0, dataclasses.replace(first, label=f"{first.label} A/A", again=True))
+    return (first, *others)
 
 
 def _exactness(text: str, method: Method, sampling: Sampling) -> Exactness:

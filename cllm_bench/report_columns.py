@@ -100,6 +100,10 @@ def _memory(line: Line) -> str:
     return f"{formats.memory(s['peak_memory_bytes'])} / {formats.count(s['parameters'])}{extra}"
 
 
+def _bandwidth(line: Line) -> str:
+    return formats.share(line.summary["bandwidth_share"])
+
+
 def _failed(line: Line) -> str:
     s = line.summary
     return f"{s['failed']}/{s['samples']}"
@@ -144,6 +148,7 @@ MAIN = (
         wanted=_any("repetitive"),
     ),
     Column("failed", _failed, wanted=_any("failed")),
+    Column("bandwidth", _bandwidth, rank=10, wanted=_any("bandwidth_share")),
     Column("peak memory / params", _memory, rank=11),
 )
 
@@ -151,9 +156,11 @@ MAIN = (
 def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
     """Return the columns of the second table: how the passes of these methods went."""
     names = dict.fromkeys(name for line in lines for name in line.summary["counters"])
-    return (
-        *(column for column in MAIN[:2] if column.wanted(lines)),
+    columns = (
+        *MAIN[:2],
         Column("method", method, left=True),
+        Column("speedup", _speedup("speedup", interval=False)),
+        Column("predicted", _predicted, wanted=_any("predicted_speedup")),
         Column("speedup ÷ tokens/pass", lambda line: formats.plain(line.summary["efficiency"])),
         Column("drafted/pass", lambda line: formats.plain(line.summary["drafted_per_pass"], 1)),
         Column("wasted", lambda line: formats.share(line.summary["wasted_drafts"])),
@@ -161,6 +168,12 @@ def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
         *(_counter(name) for name in names),
         Column("passes by accept length", _histogram, rank=1, left=True),
     )
+    return tuple(column for column in columns if column.wanted(lines))
+
+
+def _predicted(line: Line) -> str:
+    value = line.summary["predicted_speedup"]
+    return formats.ABSENT if value is None else f"{formats.fixed(value, 2)}×"
 
 
 def _counter(name: str) -> Column:

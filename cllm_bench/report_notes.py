@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cllm_bench.formats import share
+from cllm_bench.formats import ratio, share
 from cllm_bench.report_columns import Line, Manifest, Run, method
 
 FEW_SAMPLES = 30
 NOISY = 0.10
+FOREIGN_LOAD = 0.10  # of all cores
+WEAK_BASELINE = 0.30  # of the copy bandwidth
 SHOWN_ERRORS = 3
 SHOWN_VERSIONS = ("cllm-bench", "python", "torch", "transformers")
 
@@ -24,6 +26,9 @@ LEGEND = (
     "**drafted/pass** and **wasted**: guesses that a pass checked, and the share of them not kept; "
     "**accepted by position**: of the passes that guessed so far ahead, the per cent that accepted "
     "the guess there; "
+    "**predicted**: the speedup if nothing but the passes took time, each as long as a pass of "
+    "its rows takes alone; **bandwidth**: weights and cache that the passes read, a second, over "
+    "what a large copy moves on this machine; "
     "**speedup ÷ tokens/pass**: how much of the algorithm's gain reaches the clock. **Exact "
     "match**: replies token-identical to the baseline's on the same checkpoint (its own: in "
     "every repeat); **cut-off**: replies ended by the length limit. (lossy) and "
@@ -146,6 +151,9 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _about_results(lines: Sequence[Line]) -> Iterator[str]:
+    for line in lines:
+        yield from _about_noise_floor(line)
+    yield from _about_machine(lines)
     noisy = [line for line in lines if (line.summary["spread"] or 0) > NOISY]
     if noisy:
         spreads = ", ".join(f"{line.summary['spread']:.0%} for {method(line)}" for line in noisy)
@@ -156,6 +164,53 @@ def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         yield from _about_exactness(line)
         yield from _about_failures(line)
+
+
+def _about_noise_floor(line: Line) -> Iterator[str]:
+    """Say how far apart two equal methods came out, where the baseline was measured twice."""
+    cells, s = line.manifest["cells"], line.summary
+    again = any(cell.get("again") and cell["method"] == s["method"] for cell in cells)
+    if not again or not s["speedup_ci"]:
+        return
+    low, high = s["speedup_ci"]
+    found = f"{method(line)} is the baseline measured once more: {ratio(s['speedup'], [low, high])}"
+    floor = max(abs(low - 1), abs(high - 1))
+    if low <= 1 <= high:
+        yield f"noise floor: {found}; smaller differences than {floor:.1%} say nothing here"
+    else:
+        yield (
+            f"**noise floor: {found}, which should hold 1**: something favoured one of the two, "
+            f"so trust no difference below {floor:.1%}"
+        )
+
+
+def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
+    """Warn of what disturbed the run: other programs, a processor that slowed down, a weak row."""
+    for manifest, own in _by_run(lines):
+        loads = [s["foreign_load"] for s in own if s["foreign_load"] is not None]
+        cores = manifest["machine"].get("cores")
+        if loads and cores and max(loads) > FOREIGN_LOAD * cores:
+            yield (
+                f"**other programs ran beside this**: they kept {max(loads):.1f} of {cores} cores "
+                "busy on average; speeds are those of a shared machine"
+            )
+        reasons = dict.fromkeys(reason for s in own for reason in s["slowed"])
+        if reasons:
+            yield f"**the machine slowed down while it was timed**: {', '.join(reasons)}"
+        baseline = next((s for s in own if s["method"] == manifest["baseline"]), None)
+        used = baseline and baseline["bandwidth_share"]
+        if used and used < WEAK_BASELINE:
+            yield (
+                f"the baseline reads weights and cache at {used:.0%} of the measured copy "
+                f"bandwidth ({manifest['copy_bandwidth'] / 1e9:.3g} GB/s): it is far from what "
+                "memory allows, so speedups over it are larger than they would be over a lean one"
+            )
+
+
+def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Mapping[str, Any]]]]:
+    for run in dict.fromkeys(line.run for line in lines):
+        own = [line for line in lines if line.run == run]
+        yield own[0].manifest, [line.summary for line in own]
 
 
 def _about_exactness(line: Line) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from cllm_bench.errors import UserError
 from cllm_bench.files import append, reading, temporary_of, write_atomically, writing
 from cllm_bench.judge_store import Judgement, parse_judgement
+from cllm_bench.pass_times import PassTime, parse_pass_time
 from cllm_bench.perplexity import Perplexity, parse_perplexity
 from cllm_bench.rows import Row, parse_row, row_key
 
@@ -27,6 +28,7 @@ MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
 PERPLEXITIES = "perplexity.jsonl"
 JUDGEMENTS = "judgements.jsonl"
+PASSES = "passes.jsonl"
 ATTEMPTS = "attempts.jsonl"
 LOCK = ".lock"
 T = TypeVar("T")
@@ -49,6 +51,7 @@ class ResultFolder:
         done: Their keys.
         perplexities: All stored perplexities, by key.
         judgements: All that judges said of the replies, in the order in which they said it.
+        pass_times: How long passes take alone.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class ResultFolder:
     done: set[str] = field(default_factory=set)
     perplexities: dict[str, Perplexity] = field(default_factory=dict)
     judgements: list[Judgement] = field(default_factory=list)
+    pass_times: list[PassTime] = field(default_factory=list)
     _release: weakref.finalize[..., Any] | None = field(default=None, repr=False)
 
     @classmethod
@@ -149,9 +153,7 @@ class ResultFolder:
         Raises:
             UserError: The disk is full or cannot be written.
         """
-        self._must_be_open()
-        line = json.dumps(found.to_json(), allow_nan=False) + "\n"
-        append(self.path / PERPLEXITIES, line.encode())
+        self._append(PERPLEXITIES, found)
         self.perplexities[found.key] = found
 
     def append_judgement(self, found: Judgement) -> None:
@@ -160,10 +162,22 @@ class ResultFolder:
         Raises:
             UserError: The disk is full or cannot be written.
         """
+        self._append(JUDGEMENTS, found)
+        self.judgements.append(found)
+
+    def append_pass_time(self, found: PassTime) -> None:
+        """Store how long a pass takes; return once it is on the disk.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._append(PASSES, found)
+        self.pass_times.append(found)
+
+    def _append(self, name: str, found: Perplexity | Judgement | PassTime) -> None:
         self._must_be_open()
         line = json.dumps(found.to_json(), allow_nan=False) + "\n"
-        append(self.path / JUDGEMENTS, line.encode())
-        self.judgements.append(found)
+        append(self.path / name, line.encode())
 
     def write_text(self, name: str, text: str) -> None:
         """Write a derived file, such as `table.md`, replacing an older one in one step.
@@ -211,6 +225,7 @@ class ResultFolder:
         for found in self._lines(PERPLEXITIES, parse_perplexity, repair=repair):
             self.perplexities.setdefault(found.key, found)
         self.judgements += self._lines(JUDGEMENTS, parse_judgement, repair=repair)
+        self.pass_times += self._lines(PASSES, parse_pass_time, repair=repair)
 
     def _lines(self, name: str, parse: Callable[[Any], T], *, repair: bool) -> Iterator[T]:
         """Yield what an append-only file holds, its last line left out or moved aside if cut."""

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Finish = Literal["stop", "length", "failed"]
@@ -45,6 +45,9 @@ class Row:
         repetitive: The reply degenerated into a loop.
         counters: The method's mechanism figures.
         peak_memory_bytes: Measured for this method alone.
+        pass_shapes: Passes by shape, those of the prefill left out: see `pass_times.Shape`.
+        foreign_load: Cores that other programs kept busy while its round was measured.
+        slowed: Why the processor or GPU ran slower then than it could, if it did.
     """
 
     key: str
@@ -71,6 +74,9 @@ class Row:
     repetitive: bool
     counters: Mapping[str, float]
     peak_memory_bytes: int | None
+    pass_shapes: Mapping[str, int] = field(default_factory=dict)
+    foreign_load: float | None = None
+    slowed: tuple[str, ...] = ()
 
     @property
     def passes(self) -> int:
@@ -85,7 +91,11 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that `parse_row` reads."""
         values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
-        return {**values, "counters": dict(self.counters)}
+        return {
+            **values,
+            "counters": dict(self.counters),
+            "pass_shapes": dict(self.pass_shapes),
+        }
 
 
 def conversation(sample: str) -> str:
@@ -107,8 +117,9 @@ def parse_row(value: Any) -> Row:
     """
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
-    # Rows of earlier versions do not say how many; it was one for every reply that there is.
-    value = {"prefill_tokens": 1 if value.get("token_ids") else 0} | value
+    # Of earlier versions' rows: one token was settled by every prefill, and the rest is not known.
+    earlier = {"prefill_tokens": 1 if value.get("token_ids") else 0}
+    value = {**earlier, "pass_shapes": {}, "foreign_load": None, "slowed": []} | value
     parsed: dict[str, Any] = {}
     for name, parse in _PARSERS.items():
         if name not in value:
@@ -159,6 +170,18 @@ def _numbers(value: Any) -> dict[str, float]:
     return {name: _number(number) for name, number in value.items()}
 
 
+def _counts(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise TypeError("an object of integers")
+    return {name: _integer(number) for name, number in value.items()}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("a list of texts")
+    return tuple(map(_text, value))
+
+
 def _optional(parse: _Parser) -> _Parser:
     return lambda value: None if value is None else parse(value)
 
@@ -185,4 +208,7 @@ _PARSERS: dict[str, _Parser] = {
     "repetitive": _flag,
     "counters": _numbers,
     "peak_memory_bytes": _optional(_integer),
+    "pass_shapes": _counts,
+    "foreign_load": _optional(_number),
+    "slowed": _texts,
 }

@@ -14,13 +14,15 @@ from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Decoder, LibraryDecoder, Listen
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
+from cllm_bench.machine_watch import Lap, MachineWatch
+from cllm_bench.pass_times import PassTime, missing_shapes
 from cllm_bench.perplexity_pass import Texts
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
 from cllm_bench.questions import Asked, Questions
 from cllm_bench.repetition import is_repetitive
 from cllm_bench.reports import markdown
 from cllm_bench.results import ResultFolder, Row
-from cllm_bench.summary import summarise
+from cllm_bench.summary import summarise_folder
 from cllm_bench.verdicts import Verdict, verdict
 
 WARM_UP_RUNS = 3  # to a median
@@ -36,6 +38,7 @@ class _Answer(NamedTuple):
     error: str | None
     counters: Mapping[str, float]
     peak_memory_bytes: int | None
+    pass_shapes: Mapping[str, int] = {}
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Runner:
         self._listen = listen
         listen("loading the weights", 0, 1)
         self._clock = device_clock(plan.family.runtime.device)
+        self._watch = MachineWatch(plan.family.runtime.device)
         self._decoders: dict[str, Decoder | LibraryDecoder] = {
             cell.label: cell.method.bind(plan.family) for cell in plan.cells
         }
@@ -104,8 +108,28 @@ class Runner:
             rows = self._round(round_, missing)
             self.folder.append(rows)
             self._stored.update((row.key, row) for row in rows)
+        self._time_passes()
         self._listen("summary", len(rounds), len(rounds))
         return write_summary(self.folder)
+
+    def _time_passes(self) -> None:
+        """Time by itself every shape of pass that was run, at each task's usual context."""
+        from cllm_bench.pass_clock import REPEATS, time_passes
+
+        for number, plan in enumerate(self._plan.tasks):
+            shapes = missing_shapes(self.folder.rows, plan.label, self.folder.pass_times)
+            if not shapes:
+                continue
+            self._listen(f"{plan.label}: passes alone", number, len(self._plan.tasks))
+            own = [row for row in self.folder.rows if row.task == plan.label and row.token_ids]
+            context = round(
+                statistics.median(row.prompt_tokens + len(row.token_ids) / 2 for row in own)
+            )
+            found = time_passes(self._plan.family, shapes, context, self._clock)
+            for shape, seconds in found.items():
+                self.folder.append_pass_time(
+                    PassTime(plan.label, str(shape), context, seconds, REPEATS, self.folder.attempt)
+                )
 
     def _key(self, round_: Round, turn: int, cell: Cell, repeat: int | None = None) -> str:
         repeat = round_.repeat if repeat is None else repeat
@@ -139,7 +163,8 @@ class Runner:
 
     def _ask(self, cell: Cell, asked: Asked) -> _Answer:
         """Let one method answer, timed, with the garbage collector off."""
-        decoder = self._decoders[cell.label]
+        decoder, family = self._decoders[cell.label], self._plan.family
+        family.take_passes()
         reset_peak, read_peak = _peak_memory(self._plan.family.runtime.device)
         reset_peak()
         gc.disable()
@@ -161,17 +186,19 @@ class Runner:
             return _Answer(None, text, {}, None)
         finally:
             gc.enable()
-        return _Answer(generation, None, counters, read_peak())
+        return _Answer(generation, None, counters, read_peak(), family.take_passes())
 
     def _round(self, round_: Round, missing: Sequence[Cell]) -> list[Row]:
         """Let the methods answer one after the other, turn by turn; compare, then grade."""
         talks = {cell.label: _Talk(cell) for cell in missing}
+        self._watch.lap()
         for turn in range(round_.plan.turns(round_.sample)):
             for talk in talks.values():
                 self._take_turn(round_, talk)
             for talk in talks.values():
                 talk.verdicts.append(self._verdict(round_, turn, talk, talks))
-        return [row for talk in talks.values() for row in self._rows(round_, talk)]
+        lap = self._watch.lap()  # before the grading, whose processes are not foreign
+        return [row for talk in talks.values() for row in self._rows(round_, talk, lap)]
 
     def _take_turn(self, round_: Round, talk: _Talk) -> None:
         """Ask the next turn; behind a failed one there is no conversation to go on with."""
@@ -185,7 +212,7 @@ class Runner:
         if answer.generation is not None:
             talk.replies.append(self._questions.reply(round_.plan, answer.generation.token_ids))
 
-    def _rows(self, round_: Round, talk: _Talk) -> list[Row]:
+    def _rows(self, round_: Round, talk: _Talk, lap: Lap) -> list[Row]:
         score, score_error = self._score(round_, talk)
         last = len(talk.answers) - 1
         return [
@@ -193,6 +220,7 @@ class Runner:
                 round_,
                 turn,
                 talk,
+                lap,
                 score if turn == last else None,
                 score_error if turn == last else None,
             )
@@ -200,7 +228,13 @@ class Runner:
         ]
 
     def _row(
-        self, round_: Round, turn: int, talk: _Talk, score: float | None, score_error: str | None
+        self,
+        round_: Round,
+        turn: int,
+        talk: _Talk,
+        lap: Lap,
+        score: float | None,
+        score_error: str | None,
     ) -> Row:
         cell, answer, compared = talk.cell, talk.answers[turn], talk.verdicts[turn]
         generation = answer.generation
@@ -230,6 +264,9 @@ class Runner:
             repetitive=is_repetitive(tokens),
             counters=answer.counters,
             peak_memory_bytes=answer.peak_memory_bytes,
+            pass_shapes=answer.pass_shapes,
+            foreign_load=lap.foreign_load,
+            slowed=lap.slowed,
         )
 
     def _verdict(
@@ -296,8 +333,7 @@ def write_summary(folder: ResultFolder, judge: str | None = None) -> list[dict[s
         folder: Open for writing.
         judge: Whose verdicts count; None takes the newest judge's.
     """
-    texts = list(folder.perplexities.values())
-    summaries = summarise(folder.manifest, folder.rows, texts, folder.judgements, judge)
+    summaries = summarise_folder(folder, judge)
     folder.write_text("summary.json", json.dumps(summaries, indent=2) + "\n")
     folder.write_text("table.md", markdown([(folder.manifest, summaries)]))
     return summaries

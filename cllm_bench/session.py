@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,13 +36,24 @@ class Session:
     `forward` runs new tokens behind the committed ones; `keep` commits some of them. Rows that are
     not kept are forgotten: rolling back moves a number and copies nothing.
 
+    Args:
+        model: Prepared for inference.
+        capacity: Tokens for which there is room at first.
+        passes: Counts the calls of `forward`, by rows and by whether they had a mask.
+
     Attributes:
         device: Where the model lives.
         length: Committed tokens, L.
     """
 
-    def __init__(self, model: PreTrainedModel, capacity: int = INITIAL_CAPACITY) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        capacity: int = INITIAL_CAPACITY,
+        passes: Counter[tuple[int, bool]] | None = None,
+    ) -> None:
         self._model = model
+        self._passes = Counter() if passes is None else passes
         self.device = model.device
         self._positions_known = getattr(model.config, "max_position_embeddings", None)
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
@@ -90,7 +102,9 @@ class Session:
                 all. Default: causal, as in a chain.
             hidden: Whether hidden states are wanted too.
         """
-        return self._run(ids, depth, mask, last_only=False, hidden=hidden)
+        output = self._run(ids, depth, mask, last_only=False, hidden=hidden)
+        self._passes[self._pending, mask is not None] += 1
+        return output
 
     @torch.inference_mode()
     def keep(self, rows: int | Tensor) -> None:

@@ -8,10 +8,12 @@ figure but the speed of decoding (`samples_timed` says how many that is about).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cllm_bench.judge_store import Judgement, scored
+from cllm_bench.measured import Measured, decode_pace
+from cllm_bench.pass_times import PassTime, predicted_paces
 from cllm_bench.perplexity import Perplexity, figures
 from cllm_bench.rows import Row, conversation
 from cllm_bench.statistics import (
@@ -26,6 +28,9 @@ from cllm_bench.statistics import (
     wilson_interval,
 )
 
+if TYPE_CHECKING:
+    from cllm_bench.results import ResultFolder
+
 _WORST_FIRST = ("mismatch", "tie", "exact")
 
 
@@ -35,6 +40,7 @@ def summarise(
     perplexities: Sequence[Perplexity] = (),
     judgements: Sequence[Judgement] = (),
     judge: str | None = None,
+    pass_times: Sequence[PassTime] = (),
 ) -> list[dict[str, Any]]:
     """Return one JSON object for each task and method of a run, in the manifest's order.
 
@@ -44,6 +50,7 @@ def summarise(
         perplexities: The same.
         judgements: The same.
         judge: Whose verdicts are the scores of a task that has a judge; None takes the newest's.
+        pass_times: How long passes take alone.
     """
     stored: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -56,9 +63,10 @@ def summarise(
         if task.get("judged"):  # runs of earlier versions do not say
             rows_of, judging = scored(rows_of, judgements, task["task"], judge)
         graded = any(row.score is not None for own in rows_of.values() for row in own)
-        cells = {label: _Measured.of(own, graded) for label, own in rows_of.items()}
+        cells = {label: Measured.of(own, graded) for label, own in rows_of.items()}
         summaries += [
             _summary(manifest, task, cell, cells)
+            | _predicted(manifest, cell, cells, _seconds(pass_times, task["task"]))
             | figures(perplexities, manifest, task["task"], cell)
             | {"judge": judging.get(cell["method"])}
             for cell in manifest["cells"]
@@ -66,80 +74,60 @@ def summarise(
     return summaries
 
 
-class _Measured(NamedTuple):
-    """What one method did on one task; the mappings are by sample, the scores by conversation."""
-
-    samples: dict[str, list[Row]]
-    decode: dict[str, float]  # seconds per decoded token
-    end_to_end: dict[str, float]  # seconds per token, prefill included
-    prefill: dict[str, float]  # seconds
-    scores: dict[str, float]
-
-    @classmethod
-    def of(cls, rows: Sequence[Row], graded: bool) -> _Measured:
-        samples: dict[str, list[Row]] = defaultdict(list)
-        for row in rows:
-            samples[row.sample].append(row)
-        return cls(
-            samples=dict(samples),
-            decode=_medians(samples, _decode_pace),
-            end_to_end=_medians(samples, _end_to_end_pace),
-            prefill=_medians(samples, lambda row: row.prefill_seconds),
-            scores=_scores(rows) if graded else {},
-        )
-
-    @property
-    def generated(self) -> list[Row]:
-        """The rows that hold a reply, among them those whose grading failed."""
-        return [row for rows in self.samples.values() for row in rows if row.token_ids]
+def summarise_folder(folder: ResultFolder, judge: str | None = None) -> list[dict[str, Any]]:
+    """Return the same of everything that a folder holds."""
+    return summarise(
+        folder.manifest,
+        folder.rows,
+        list(folder.perplexities.values()),
+        folder.judgements,
+        judge,
+        folder.pass_times,
+    )
 
 
-def _decode_pace(row: Row) -> float | None:
-    if not row.decoded_tokens or not row.decode_seconds:
+def _seconds(pass_times: Sequence[PassTime], task: str) -> Mapping[str, float]:
+    return {each.shape: each.seconds for each in pass_times if each.task == task}
+
+
+def _predicted(
+    manifest: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    cells: Mapping[str, Measured],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the speedup that the passes alone would give."""
+    ours = predicted_paces(cells[cell["method"]].samples, seconds)
+    baseline = cells.get(manifest["baseline"])
+    theirs = {} if baseline is None else predicted_paces(baseline.samples, seconds)
+    ratios = [theirs[name] / pace for name, pace in ours.items() if name in theirs]
+    return {"predicted_speedup": geometric_mean(ratios)}
+
+
+def _bandwidth(
+    manifest: Mapping[str, Any], cell: Mapping[str, Any], measured: Measured
+) -> float | None:
+    """Return the bytes that the passes had to read, a second, over what a copy moves.
+
+    Weights and cached tokens of the verifying model; what else a method reads is not counted.
+    """
+    roof, weights = manifest.get("copy_bandwidth"), cell.get("weight_bytes")
+    if not roof or not weights:  # runs of earlier versions do not say
         return None
-    return row.decode_seconds / row.decoded_tokens
-
-
-def _end_to_end_pace(row: Row) -> float | None:
-    if not row.token_ids or not row.prefill_seconds:
-        return None
-    if row.decode_seconds is None and row.decoded_tokens:
-        return None
-    return (row.prefill_seconds + (row.decode_seconds or 0.0)) / len(row.token_ids)
-
-
-def _medians(
-    samples: Mapping[str, list[Row]], measure: Callable[[Row], float | None]
-) -> dict[str, float]:
-    """Return each sample's median over its repeats, where it was measured at all."""
-    middles = {
-        name: median([value for row in rows if (value := measure(row)) is not None])
-        for name, rows in samples.items()
-    }
-    return {name: middle for name, middle in middles.items() if middle is not None}
-
-
-def _scores(rows: Iterable[Row]) -> dict[str, float]:
-    """Return a score for each conversation: 0 if a turn failed, else the mean of those stored."""
-    turns: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if row.repeat == 0:
-            turns[conversation(row.sample)].append(row)
-    scores = {}
-    for name, group in turns.items():
-        stored = [row.score for row in group if row.score is not None]
-        if any(row.finish == "failed" for row in group):
-            scores[name] = 0.0
-        elif stored:
-            scores[name] = sum(stored) / len(stored)
-    return scores
+    moved = seconds = 0.0
+    for row in measured.generated:
+        if row.decode_seconds and row.passes:
+            context = row.prompt_tokens + len(row.token_ids) / 2
+            moved += row.passes * (weights + context * cell["cache_bytes_per_token"])
+            seconds += row.decode_seconds
+    return moved / seconds / roof if seconds else None
 
 
 def _summary(
     manifest: Mapping[str, Any],
     task: Mapping[str, Any],
     cell: Mapping[str, Any],
-    cells: Mapping[str, _Measured],
+    cells: Mapping[str, Measured],
 ) -> dict[str, Any]:
     label, seed = cell["method"], manifest["seed"]
     ours = cells[label]
@@ -174,6 +162,7 @@ def _summary(
         "speedup_vs_own_ar": own_speed[0],
         "speedup_vs_own_ar_ci": own_speed[1],
         **_difference(ours, target, task["best_score"], seed),
+        "bandwidth_share": _bandwidth(manifest, cell, ours),
         "efficiency": gain / passes if gain is not None and passes else None,
         **_lengths(ours),
         **_noise(ours),
@@ -192,7 +181,7 @@ def _speed(
     return geometric_mean(ratios), _pair(geometric_interval(ratios, clusters=clusters, seed=seed))
 
 
-def _ratio_of_totals(ours: _Measured, baseline: _Measured | None) -> float | None:
+def _ratio_of_totals(ours: Measured, baseline: Measured | None) -> float | None:
     if baseline is None:
         return 1.0 if ours.decode else None
     shared = [name for name in ours.decode if name in baseline.decode]
@@ -200,13 +189,13 @@ def _ratio_of_totals(ours: _Measured, baseline: _Measured | None) -> float | Non
     return rate / reference if rate and reference else None
 
 
-def _tokens_per_second(cell: _Measured, names: Iterable[str]) -> float | None:
+def _tokens_per_second(cell: Measured, names: Iterable[str]) -> float | None:
     tokens = {name: median([r.decoded_tokens for r in cell.samples[name]]) or 0 for name in names}
     seconds = sum(count * cell.decode[name] for name, count in tokens.items())
     return sum(tokens.values()) / seconds if seconds else None
 
 
-def _quality(cell: _Measured, best: float, seed: int) -> dict[str, Any]:
+def _quality(cell: Measured, best: float, seed: int) -> dict[str, Any]:
     scores = list(cell.scores.values())
     if not scores:
         return {"score": None, "score_ci": None}
@@ -220,7 +209,7 @@ def _quality(cell: _Measured, best: float, seed: int) -> dict[str, Any]:
 
 
 def _difference(
-    ours: _Measured, baseline: _Measured | None, best: float, seed: int
+    ours: Measured, baseline: Measured | None, best: float, seed: int
 ) -> dict[str, Any]:
     shared = [] if baseline is None else [n for n in ours.scores if n in baseline.scores]
     theirs = [] if baseline is None else [baseline.scores[name] for name in shared]
@@ -230,7 +219,7 @@ def _difference(
     return {"score_difference": found.mean, "score_difference_ci": _pair(found.interval)}
 
 
-def _work(cell: _Measured) -> dict[str, Any]:
+def _work(cell: Measured) -> dict[str, Any]:
     """Count what the passes gave, over all repeats."""
     lengths = Counter(length for row in cell.generated for length in row.accept_lengths)
     passes = lengths.total()
@@ -247,7 +236,7 @@ def _work(cell: _Measured) -> dict[str, Any]:
     }
 
 
-def _drafts(cell: _Measured) -> dict[str, Any]:
+def _drafts(cell: Measured) -> dict[str, Any]:
     """Count guesses: how many a pass checked, what share was not kept, and the fate by position.
 
     `acceptance_by_position`: of the passes that guessed so far ahead, the share that accepted the
@@ -277,7 +266,7 @@ def _at_least(counts: Counter[int], least: int) -> int:
     return sum(count for value, count in counts.items() if value >= least)
 
 
-def _exactness(cell: _Measured) -> dict[str, Any]:
+def _exactness(cell: Measured) -> dict[str, Any]:
     """Count samples by the worst verdict of their repeats; one without a reply is no match."""
     counts = dict.fromkeys(reversed(_WORST_FIRST), 0)
     failed = 0
@@ -297,7 +286,7 @@ def _exactness(cell: _Measured) -> dict[str, Any]:
     }
 
 
-def _lengths(cell: _Measured) -> dict[str, Any]:
+def _lengths(cell: Measured) -> dict[str, Any]:
     firsts = [min(rows, key=lambda row: row.repeat) for rows in cell.samples.values()]
     count = len(firsts)
     new = [len(row.token_ids) for row in firsts if row.token_ids]
@@ -310,11 +299,11 @@ def _lengths(cell: _Measured) -> dict[str, Any]:
     }
 
 
-def _noise(cell: _Measured) -> dict[str, Any]:
+def _noise(cell: Measured) -> dict[str, Any]:
     """Return the spread of repeats, and the mechanism figures and errors of the samples."""
     spreads, counters, errors = [], defaultdict(list), Counter[str]()
     for rows in cell.samples.values():
-        paces = [pace for row in rows if (pace := _decode_pace(row)) is not None]
+        paces = [pace for row in rows if (pace := decode_pace(row)) is not None]
         spread = relative_spread(paces)
         if spread is not None:
             spreads.append(spread)
@@ -324,7 +313,11 @@ def _noise(cell: _Measured) -> dict[str, Any]:
             values = [row.counters[name] for row in rows if name in row.counters]
             counters[name].append(sum(values) / len(values))
     rows_of = cell.samples.values()
+    loads = [row.foreign_load for rows in rows_of for row in rows if row.foreign_load is not None]
+    slowed = Counter(reason for rows in rows_of for row in rows for reason in row.slowed)
     return {
+        "foreign_load": sum(loads) / len(loads) if loads else None,
+        "slowed": dict(slowed.most_common()),
         "repeats": max((len({row.repeat for row in rows}) for rows in rows_of), default=0),
         "spread": median(spreads),
         "counters": {name: sum(values) / len(values) for name, values in counters.items()},

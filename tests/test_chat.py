@@ -57,7 +57,8 @@ class Talk:
 def asked(tmp_path, tiny):
     plugin = tmp_path / "talk.py"
     plugin.write_text(TALK, encoding="utf-8")
-    return ["run", "--model", tiny[0], "--plugin", plugin, "--data", "built-in", "--threads", 1]
+    tiny_run = ["--model", tiny[0], "--plugin", plugin, "--data", "built-in", "--threads", 1]
+    return ["run", *tiny_run, "--no-noise-floor"]
 
 
 def test_every_turn_is_a_row_and_continues_the_replies(monkeypatch, tmp_path, tiny, asked):
@@ -95,7 +96,7 @@ def test_a_conversation_cut_between_its_turns_is_asked_again(monkeypatch, tmp_pa
     kept = [line for line in lines if json.loads(line)["sample"] != "q3/turn-2"]
     (cut / "samples.jsonl").write_text("".join(kept))
     assert cli(monkeypatch, *command, "--output", cut) == 0
-    timed = {"prefill_seconds", "decode_seconds", "attempt", "peak_memory_bytes"}
+    timed = {"prefill_seconds", "decode_seconds", "attempt", "peak_memory_bytes", "foreign_load"}
 
     def decided(folder):
         return {

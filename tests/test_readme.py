@@ -25,7 +25,9 @@ def test_the_plugins_of_the_readme_run(monkeypatch, tmp_path):
     summaries = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     found = {(each["task"], each["method"]): each for each in summaries}
     assert set(found) == {
-        (task, method) for task in ("capitals", "spider") for method in ("ar", "repeat_last")
+        (task, method)
+        for task in ("capitals", "spider")
+        for method in ("ar", "ar A/A", "repeat_last")
     }
     assert all(each["exact_match"] == 1.0 for each in found.values())
 

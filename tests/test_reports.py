@@ -184,6 +184,7 @@ def test_mechanism_table() -> None:
     (jacobi,) = table(text, 1)
     assert jacobi == {
         "method": "jacobi",
+        "speedup": "4.0×",
         "speedup ÷ tokens/pass": "1.60",
         "drafted/pass": "3.8",
         "wasted": "60.0%",

@@ -9,7 +9,10 @@ import time
 
 from families import cli, rows, write_task
 
-TIMED = {"prefill_seconds", "decode_seconds", "peak_memory_bytes", "attempt"}
+TIMED = {
+    *("prefill_seconds", "decode_seconds", "peak_memory_bytes", "attempt"),
+    *("foreign_load", "slowed"),
+}
 
 
 def decided(folder):

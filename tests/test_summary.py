@@ -48,8 +48,8 @@ def test_a_cell_without_rows_is_all_null() -> None:
     for summary in found:
         assert set(DESIGN_KEYS) <= set(summary)
         assert all(summary[name] == 0 for name in COUNTS)
-        assert summary["counters"] == summary["errors"] == {}
-        rest = set(summary) - COUNTS - TOLD - {"counters", "errors"}
+        assert summary["counters"] == summary["errors"] == summary["slowed"] == {}
+        rest = set(summary) - COUNTS - TOLD - {"counters", "errors", "slowed"}
         assert {name for name in rest if summary[name] is not None} == set()
 
 

@@ -1,0 +1,87 @@
+"""What one method did on one task: its rows, and each sample's medians over the repeats."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from cllm_bench.rows import Row, conversation
+from cllm_bench.statistics import median
+
+
+class Measured(NamedTuple):
+    """What one method did on one task; the mappings are by sample, the scores by conversation."""
+
+    samples: dict[str, list[Row]]
+    decode: dict[str, float]  # seconds per decoded token
+    end_to_end: dict[str, float]  # seconds per token, prefill included
+    prefill: dict[str, float]  # seconds
+    scores: dict[str, float]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], graded: bool) -> Measured:
+        """Sort one method's rows by sample.
+
+        Args:
+            rows: Of the method and one task.
+            graded: Whether replies of this task have scores.
+        """
+        samples: dict[str, list[Row]] = defaultdict(list)
+        for row in rows:
+            samples[row.sample].append(row)
+        return cls(
+            samples=dict(samples),
+            decode=_medians(samples, decode_pace),
+            end_to_end=_medians(samples, end_to_end_pace),
+            prefill=_medians(samples, lambda row: row.prefill_seconds),
+            scores=_scores(rows) if graded else {},
+        )
+
+    @property
+    def generated(self) -> list[Row]:
+        """The rows that hold a reply, among them those whose grading failed."""
+        return [row for rows in self.samples.values() for row in rows if row.token_ids]
+
+
+def decode_pace(row: Row) -> float | None:
+    """Return seconds per decoded token."""
+    if not row.decoded_tokens or not row.decode_seconds:
+        return None
+    return row.decode_seconds / row.decoded_tokens
+
+
+def end_to_end_pace(row: Row) -> float | None:
+    """Return seconds per token, prefill included."""
+    if not row.token_ids or not row.prefill_seconds:
+        return None
+    if row.decode_seconds is None and row.decoded_tokens:
+        return None
+    return (row.prefill_seconds + (row.decode_seconds or 0.0)) / len(row.token_ids)
+
+
+def _medians(
+    samples: Mapping[str, list[Row]], measure: Callable[[Row], float | None]
+) -> dict[str, float]:
+    """Return each sample's median over its repeats, where it was measured at all."""
+    middles = {
+        name: median([value for row in rows if (value := measure(row)) is not None])
+        for name, rows in samples.items()
+    }
+    return {name: middle for name, middle in middles.items() if middle is not None}
+
+
+def _scores(rows: Iterable[Row]) -> dict[str, float]:
+    """Return a score for each conversation: 0 if a turn failed, else the mean of those stored."""
+    turns: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.repeat == 0:
+            turns[conversation(row.sample)].append(row)
+    scores = {}
+    for name, group in turns.items():
+        stored = [row.score for row in group if row.score is not None]
+        if any(row.finish == "failed" for row in group):
+            scores[name] = 0.0
+        elif stored:
+            scores[name] = sum(stored) / len(stored)
+    return scores

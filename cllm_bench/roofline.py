@@ -1,0 +1,55 @@
+"""The roof that memory puts on decoding: every pass reads the weights and the cache once."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import torch
+from transformers import PreTrainedModel
+
+COPIED_BYTES = 256 * 2**20
+REPEATS = 7
+
+
+@cache
+def copy_bandwidth(device: str) -> float:
+    """Return the bytes per second that a large copy moves, read and written ones both counted.
+
+    The best of several: a roof is what the machine can do. On a CPU with the run's threads.
+    """
+    source = torch.ones(COPIED_BYTES // 4, device=device)
+    target = torch.zeros_like(source)
+    best = float("inf")
+    for _ in range(REPEATS):
+        _wait(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * COPIED_BYTES / best
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of weights that a pass reads: not an embedding that is only looked up."""
+    inputs = getattr(model.get_input_embeddings(), "weight", None)
+    outputs = getattr(model.get_output_embeddings(), "weight", None)
+    return sum(
+        each.numel() * each.element_size()
+        for each in model.parameters()
+        if each is not inputs or each is outputs
+    )
+
+
+def cache_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of keys and values that a pass reads for each committed token."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_layer = 2 * heads * size * model.dtype.itemsize
+    return int(config.num_hidden_layers * per_layer)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

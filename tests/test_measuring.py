@@ -1,0 +1,271 @@
+"""What surrounds the times: a second baseline, a watched machine, passes alone, memory's roof."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from families import cli, rows
+from synthetic import cell, manifest, row
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from cllm_bench import machine_watch, roofline
+from cllm_bench.clock import Clock
+from cllm_bench.family import find_family
+from cllm_bench.machine_watch import MachineWatch, gpu_slowed
+from cllm_bench.pass_clock import time_passes, time_prefill
+from cllm_bench.pass_times import (
+    PassTime,
+    Shape,
+    missing_shapes,
+    parse_pass_time,
+    parse_shape,
+    predicted_paces,
+)
+from cllm_bench.reports import markdown
+from cllm_bench.results import ResultFolder
+from cllm_bench.runtime import Runtime
+from cllm_bench.summary import summarise
+
+
+def summaries(folder):
+    found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {each["method"]: each for each in found}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, tiny):
+    """A run with everything that is on by default."""
+    out = tmp_path_factory.mktemp("measured") / "out"
+    family, plugin = tiny
+    with pytest.MonkeyPatch.context() as patch:
+        arguments = ["run", "--model", family, "--plugin", plugin, "--task", "counting"]
+        methods = ["--method", "jacobi", "--method", "lookahead", "--method", "hf_generate"]
+        more = ["--threads", 1, "--repeats", 2, "--data", out.parent, "--output", out]
+        assert cli(patch, *arguments, *methods, *more) == 0
+    return out
+
+
+def test_the_baseline_is_measured_twice(measured):
+    found = summaries(measured)
+    assert list(found)[:2] == ["ar", "ar A/A"]
+    again = found["ar A/A"]
+    assert again["exact_match"] == 1.0
+    assert again["score"] == found["ar"]["score"]
+    low, high = again["speedup_ci"]
+    assert low < again["speedup"] < high
+    stored = json.loads((measured / "manifest.json").read_text(encoding="utf-8"))
+    assert [each["method"] for each in stored["cells"] if each["again"]] == ["ar A/A"]
+    assert "noise floor" in (measured / "table.md").read_text(encoding="utf-8")
+
+
+def test_it_takes_its_turn_like_any_other(measured):
+    orders = {(each["method"], each["order"]) for each in rows(measured)}
+    assert {order for method, order in orders if method == "ar A/A"} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("pace", "told"), [(1.0, "say nothing here"), (1.1, "which should hold 1")]
+)
+def test_a_favoured_place_is_seen(pace, told):
+    """The planted defect: one of two equal methods runs a tenth slower."""
+    used = manifest(cell("ar"), cell("ar A/A") | {"again": True}, samples=40)
+    noise = [1 + 0.01 * ((7 * i) % 11 - 5) for i in range(40)]
+    found = [row("ar", f"q{i}", 1.0) for i in range(40)]
+    found += [row("ar A/A", f"q{i}", pace * noise[i]) for i in range(40)]
+    text = markdown([(used, summarise(used, found))])
+    assert told in text
+    assert ("**noise floor" in text) == (pace > 1)
+
+
+def test_foreign_load_is_other_programs_alone(tmp_path):
+    stat = tmp_path / "stat"
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def tell(busy):
+        stat.write_text(f"cpu {int(busy * ticks)} 0 0 500 0 0 0 0 0 0\ncpu0 1\n", encoding="ascii")
+
+    tell(100)
+    watch = MachineWatch("cpu", stat, tmp_path)
+    watch._last = watch._last._replace(wall=watch._last.wall - 10)  # ten seconds ago
+    tell(115)
+    lap = watch.lap()
+    assert lap.foreign_load == pytest.approx(1.5, abs=0.1)
+    assert lap.slowed == ()
+    assert MachineWatch("cpu", tmp_path / "none", tmp_path).lap().foreign_load is None
+
+
+def test_own_work_is_not_foreign():
+    watch = MachineWatch("cpu")
+    if watch._last.busy is None:
+        pytest.skip("this system does not tell what its processors do")
+    script = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", script], check=True)  # a grader, for example
+    before = watch._last.own
+    watch.lap()
+    assert watch._last.own - before >= 0.5
+
+
+def test_a_hot_processor_is_told(tmp_path):
+    counter = tmp_path / "cpu0" / "thermal_throttle" / "core_throttle_count"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("3\n", encoding="ascii")
+    watch = MachineWatch("cpu", cores=tmp_path)
+    assert watch.lap().slowed == ()
+    counter.write_text("4\n", encoding="ascii")
+    assert watch.lap().slowed == ("processor too hot",)
+    assert watch.lap().slowed == ()
+
+
+def test_the_driver_says_why_a_gpu_is_slow(monkeypatch):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        if "clocks_event_reasons.active" in command[3]:
+            raise subprocess.CalledProcessError(2, command)  # an older driver
+        return subprocess.CompletedProcess(command, 0, stdout="0x0000000000000044\n")
+
+    monkeypatch.setattr(machine_watch.subprocess, "run", run)
+    assert gpu_slowed("cuda:1") == ("power cap", "too hot (hardware)")
+    assert asked[0][2] == "1"
+    watch = MachineWatch("cuda")
+    assert watch.lap().slowed == ("power cap", "too hot (hardware)")
+    count = len(asked)
+    watch.lap()
+    assert len(asked) == count  # the driver is not asked at every lap
+
+
+def test_a_disturbed_run_says_so():
+    used = manifest(cell("ar"), cell("jacobi"))
+    calm = [row(name, "q0", foreign_load=0.1) for name in ("ar", "jacobi")]
+    busy = [replace(each, foreign_load=0.9, slowed=("power cap",)) for each in calm]
+    assert "other programs" not in markdown([(used, summarise(used, calm))])
+    text = markdown([(used, summarise(used, busy))])
+    assert "they kept 0.9 of 2 cores busy" in text
+    assert "slowed down while it was timed**: power cap" in text
+
+
+def test_passes_are_counted_by_shape(measured):
+    for each in rows(measured):
+        shapes = {parse_shape(text): count for text, count in each["pass_shapes"].items()}
+        if each["method"] == "hf_generate":
+            assert not shapes
+            continue
+        assert sum(shapes.values()) == len(each["accept_lengths"])
+        assert {shape.role for shape in shapes} == {"target"}
+        if each["method"].startswith("ar"):
+            assert {(shape.rows, shape.tree) for shape in shapes} <= {(1, False)}
+        if each["method"] == "lookahead":
+            assert all(shape.tree for shape in shapes)
+
+
+def test_passes_alone_predict_speedups(measured):
+    found = summaries(measured)
+    assert found["ar"]["predicted_speedup"] == pytest.approx(1.0)
+    assert found["ar A/A"]["predicted_speedup"] == pytest.approx(1.0)
+    assert found["jacobi"]["predicted_speedup"] > 0
+    assert found["hf_generate"]["predicted_speedup"] is None
+    folder = ResultFolder.read(measured)
+    timed = {each.shape for each in folder.pass_times}
+    assert timed == {shape for each in folder.rows for shape in each.pass_shapes}
+    assert "predicted" in (measured / "table.md").read_text(encoding="utf-8")
+
+
+def test_a_resumed_run_times_only_what_is_missing(measured):
+    folder = ResultFolder.read(measured)
+    assert missing_shapes(folder.rows, "counting", folder.pass_times) == []
+    first, *others = folder.pass_times
+    assert missing_shapes(folder.rows, "counting", others) == [parse_shape(first.shape)]
+
+
+def test_predictions_by_hand():
+    twice = row("jacobi", "q0", tokens=11, pass_shapes={"4 target": 5, "1 draft": 10})
+    unknown = row("jacobi", "q1", pass_shapes={"8 target": 5})
+    silent = row("jacobi", "q2")
+    paces = predicted_paces(
+        {each.sample: [each] for each in (twice, unknown, silent)},
+        {"4 target": 0.2, "1 draft": 0.05, "1 target": 0.1},
+    )
+    assert paces == {"q0": pytest.approx((5 * 0.2 + 10 * 0.05) / 10)}
+    used = manifest(cell("ar"), cell("jacobi"))
+    times = [PassTime("spider", "1 target", 9, 0.1, 21, 0)]
+    times += [replace(times[0], shape="4 target", seconds=0.1)]
+    found = summarise(
+        used,
+        [
+            row("ar", "q0", pass_shapes={"1 target": 10}),
+            row("jacobi", "q0", pass_shapes={"4 target": 5}),
+        ],
+        pass_times=times,
+    )
+    assert [each["predicted_speedup"] for each in found] == [
+        pytest.approx(1.0),
+        pytest.approx(2.0),
+    ]
+
+
+@pytest.mark.parametrize("shape", [Shape("target", 16, False), Shape("my role", 13, True)])
+def test_shapes_come_back_as_they_were(shape):
+    assert parse_shape(str(shape)) == shape
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        {"task": "a", "shape": "16", "context": 1, "seconds": 1.0, "repeats": 1, "attempt": 0},
+        {"task": "a", "shape": "1 b", "context": 1, "seconds": 0.0, "repeats": 1, "attempt": 0},
+    ],
+)
+def test_damaged_pass_times_are_refused(value):
+    with pytest.raises(ValueError, match="pass"):
+        parse_pass_time(value)
+
+
+def test_passes_are_timed_at_their_context(tiny):
+    """A clock that counts its readings: each pass is read around once, and rolled back."""
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    shapes = [Shape("target", 1, False), Shape("target", 4, False), Shape("target", 4, True)]
+    found = time_passes(family, shapes, 12, Clock(), repeats=3)
+    assert set(found) == set(shapes)
+    assert all(seconds > 0 for seconds in found.values())
+    passes = family.take_passes()
+    assert passes == {str(shape): 3 + 3 for shape in shapes}
+    assert family.take_passes() == {}
+    assert time_prefill(family, "target", 8, Clock()) > 0
+
+
+def test_the_bytes_of_a_pass():
+    shape = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    tied = LlamaForCausalLM(LlamaConfig(**shape, **heads, tie_word_embeddings=True))
+    apart = LlamaForCausalLM(LlamaConfig(**shape, **heads, tie_word_embeddings=False))
+    assert roofline.weight_bytes(tied) == 4 * sum(each.numel() for each in tied.parameters())
+    assert roofline.weight_bytes(apart) == roofline.weight_bytes(tied)
+    assert roofline.cache_bytes(tied) == 2 * 2 * 2 * 8 * 4  # layers, keys and values, heads, size
+    half = tied.to(torch.bfloat16)
+    assert roofline.cache_bytes(half) == 2 * 2 * 2 * 8 * 2
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=32, n_layer=3, n_head=4))
+    assert roofline.cache_bytes(gpt2) == 3 * 2 * 32 * 4
+
+
+def test_the_copy_bandwidth_is_that_of_large_copies():
+    found = roofline.copy_bandwidth("cpu")
+    assert 1e8 < found < 1e13
+    assert roofline.copy_bandwidth("cpu") == found  # measured once a process
+
+
+def test_a_weak_baseline_is_told():
+    own = {"weight_bytes": 900, "cache_bytes_per_token": 4}
+    used = manifest(cell("ar") | own) | {"copy_bandwidth": 10_000.0}
+    (found,) = summarise(used, [row("ar", "q0")])
+    # one pass a second over the weights and a context of 20 + 5.5 tokens
+    assert found["bandwidth_share"] == pytest.approx((900 + 4 * 25.5) / 10_000)
+    assert "far from what memory allows" in markdown([(used, [found])])
+    strong = used | {"copy_bandwidth": 2000.0}
+    assert "far from what" not in markdown([(strong, summarise(strong, [row("ar", "q0")]))])
