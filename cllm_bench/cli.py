@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cllm_bench import __version__
+from cllm_bench.cli_checks import checks
 from cllm_bench.cli_options import (
     Attention,
     Data,
@@ -20,22 +21,17 @@ from cllm_bench.cli_options import (
     JudgeUrl,
     Limit,
     Model,
-    Ngram,
     NoiseFloor,
     Plugins,
     RecipeText,
     Repeats,
-    Report,
     Results,
     Role,
     Seed,
     Tasks,
     Temperature,
-    TestQuestions,
     Threads,
-    Threshold,
     TopP,
-    TrainQuestions,
     Unsafe,
 )
 from cllm_bench.errors import TrainingCollapsed, UserError
@@ -254,64 +250,7 @@ def ablate(
         ablate_command(options)
 
 
-@app.command(short_help="Grade each task's reference answers.")
-def validate(
-    task: Tasks = None, data: Data = None, unsafe: Unsafe = False, plugin: Plugins = None
-) -> None:
-    """Feed each task its own reference answers: whatever is below 100% is the grader's fault."""
-    from cllm_bench.validate import validate_command
-
-    validate_command(tuple(task or ()), tuple(data or ()), tuple(plugin or ()), unsafe=unsafe)
-
-
-@app.command(short_help="Write a method of your own to start from.")
-def new_method(
-    name: Annotated[str, typer.Argument(help="Of the method, such as my_idea.")],
-    output: Annotated[Path | None, typer.Option(help="The file; default: NAME.py here.")] = None,
-) -> None:
-    """Write a Python file with a method that works, and says where your idea goes."""
-    from cllm_bench.authoring import new_command
-
-    new_command(name, output)
-
-
-@app.command(short_help="Check that a method keeps its contract.")
-def check_method(
-    method: Annotated[str, typer.Argument(help="NAME[:key=value,…]")],
-    model: Annotated[
-        str | None,
-        typer.Option(help="A family, as for `run`, in place of tiny random models."),
-    ] = None,
-    role: Role = None,
-    plugin: Plugins = None,
-) -> None:
-    """Check that a method is exact, starts anew, stops, rolls back, samples … on tiny models."""
-    from cllm_bench.authoring import check_command
-
-    check_command(method, tuple(plugin or ()), model, tuple(role or ()))
-
-
-@app.command(short_help="Look for test questions in a training set.")
-def overlap(
-    train: TrainQuestions,
-    test: TestQuestions,
-    ngram: Ngram = 5,
-    threshold: Threshold = 0.7,
-    output: Report = None,
-    plugin: Plugins = None,
-) -> None:
-    """Look for test questions in a training set: the same ones, and near-duplicates."""
-    from cllm_bench.overlap_command import OverlapOptions, overlap_command
-
-    options = OverlapOptions(
-        train=train,
-        test=test,
-        ngram=ngram,
-        threshold=threshold,
-        output=output,
-        plugins=tuple(plugin or ()),
-    )
-    overlap_command(options)
+app.registered_commands += checks.registered_commands
 
 
 @app.callback(invoke_without_command=True)

@@ -45,6 +45,7 @@ NoiseFloor = Annotated[
         help="Measure the baseline twice (A/A), to show how far apart equal methods come out."
     ),
 ]
+Checkpoint = Annotated[str, typer.Option(help="The role whose weights are timed.")]
 Results = Annotated[
     Path | None,
     typer.Option("--output", help="Folder of the results; default: one in ./results."),

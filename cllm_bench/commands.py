@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
-from cllm_bench.runtime import Runtime
+from cllm_bench.runtime import Runtime, attention_kernel
 from cllm_bench.settings import build, parse_pairs, parse_selection, split_selections
 from cllm_bench.sources import task_sources
 
@@ -133,9 +133,7 @@ def _plan(options: RunOptions) -> RunPlan:
     sampling = _sampling(options)
     cells = plan_cells(registry, methods, sampling, again=options.noise_floor)
     tasks = build_tasks(registry, options.tasks)
-    if options.attention not in ("sdpa", "eager"):
-        raise UserError(f"--attention {options.attention} is not one of sdpa, eager")
-    attention = cast(Literal["sdpa", "eager"], options.attention)
+    attention = attention_kernel(options.attention)
     checkpoints = parse_pairs(options.roles, "--role")
     # Before torch is loaded, so that a wrong name is told at once.
     threads = options.threads or find_family(options.model, roles=checkpoints).threads

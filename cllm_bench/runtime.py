@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from cllm_bench.errors import UserError
 from cllm_bench.processes import processes_here
@@ -55,6 +55,18 @@ class Runtime:
         threads = self.threads or max(1, cores() // processes_here())
         torch.set_num_threads(threads)
         return replace(self, device=device, dtype=dtype, threads=threads)
+
+
+def attention_kernel(name: str) -> Attention:
+    """Return the kernel of that name.
+
+    Raises:
+        UserError: There is none.
+    """
+    for known in get_args(Attention):
+        if known == name:
+            return cast(Attention, known)
+    raise UserError(f"--attention {name} is not one of {', '.join(get_args(Attention))}")
 
 
 def cores() -> int:

@@ -50,6 +50,13 @@ LIGHT = [
     "overlap",
     "overlap_command",
     "verdicts",
+    "cli_checks",
+    "machine_watch",
+    "measured",
+    "pass_times",
+    "profile",
+    "profile_command",
+    "train_command",
 ]
 
 

@@ -1,0 +1,148 @@
+"""What a model's passes cost on this machine, whatever method runs them: stored figures and tables.
+
+Figures are measured by `profile_command.py`; here they become Markdown. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cllm_bench import formats
+
+# Tokens that a method may settle in a pass, for the table of what that would gain.
+SETTLED = (2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured.
+
+    Attributes:
+        model: Name of the family.
+        role: Whose weights.
+        rows: Numbers of new tokens in a pass, T.
+        contexts: Committed tokens before it, L.
+        seconds: Of a pass: by context, then by rows; None where the model has no positions.
+        prefill: Seconds to run a prompt of as many tokens, by context.
+        outside: Share of autoregressive decoding's time outside the model's forward passes.
+        weight_bytes: Weights that a pass reads.
+        cache_bytes_per_token: Keys and values that a pass reads of each committed token.
+        copy_bandwidth: Bytes a second of a large copy.
+    """
+
+    model: str
+    role: str
+    rows: tuple[int, ...]
+    contexts: tuple[int, ...]
+    seconds: tuple[tuple[float | None, ...], ...]
+    prefill: tuple[float, ...]
+    outside: float
+    weight_bytes: int
+    cache_bytes_per_token: int
+    copy_bandwidth: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is stored."""
+        return asdict(self)
+
+    def bandwidth_share(self, context: int) -> float:
+        """Return the bytes a second of a pass of one row over what a copy moves.
+
+        Raises:
+            ValueError: No such context was measured.
+        """
+        single = self.seconds[self.contexts.index(context)][0]
+        assert single is not None
+        moved = self.weight_bytes + context * self.cache_bytes_per_token
+        return moved / single / self.copy_bandwidth
+
+
+def markdown(profile: Profile, manifest: Mapping[str, Any]) -> str:
+    """Return the report."""
+    parts = [
+        f"# Passes of {profile.model} ({profile.role})",
+        "Milliseconds of a forward pass, by new tokens (rows) and by tokens already in the cache. "
+        "Median; a pass ends when the likeliest token of every row is known.",
+        _table(
+            ["rows", *(f"{context:,} cached" for context in profile.contexts)],
+            [
+                [str(rows), *(_ms(column[place]) for column in profile.seconds)]
+                for place, rows in enumerate(profile.rows)
+            ],
+        ),
+        "![pass time against rows](passes.png)",
+        "## What a method could gain",
+        "Speedup over one token a pass, if a pass of so many rows settles so many tokens, nothing "
+        f"else takes time and {profile.contexts[0]:,} tokens are cached.",
+        _table(
+            ["rows", *(f"{settled} tokens a pass" for settled in SETTLED), "break-even"],
+            list(_gains(profile)),
+        ),
+        "## Prefill and memory",
+        _table(
+            ["tokens", "prompt ms", "prompt tokens/s", "share of copy bandwidth, one row"],
+            [
+                [
+                    f"{context:,}",
+                    _ms(seconds),
+                    f"{context / seconds:,.0f}",
+                    formats.share(profile.bandwidth_share(context)),
+                ]
+                for context, seconds in zip(profile.contexts, profile.prefill, strict=True)
+            ],
+        ),
+        f"A pass reads {profile.weight_bytes / 1e6:,.1f} MB of weights and "
+        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB for each cached token; a large copy moves "
+        f"{profile.copy_bandwidth / 1e9:.3g} GB/s here, read and written bytes both counted. "
+        f"Outside the model's passes autoregressive decoding spends "
+        f"{formats.share(profile.outside)} of its time.",
+        "## Conditions",
+        _conditions(manifest),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _gains(profile: Profile) -> list[list[str]]:
+    """Return for each number of rows what it gains, and the tokens a pass that pay for it."""
+    column = profile.seconds[0]
+    single = column[0]
+    assert single is not None
+    lines = []
+    for rows, seconds in zip(profile.rows, column, strict=True):
+        if rows == 1 or seconds is None:
+            continue
+        gains = [
+            f"{settled * single / seconds:.2f}×" if settled <= rows else formats.ABSENT
+            for settled in SETTLED
+        ]
+        lines.append([str(rows), *gains, f"{seconds / single:.2f}"])
+    return lines
+
+
+def _ms(seconds: float | None) -> str:
+    return formats.ABSENT if seconds is None else f"{1000 * seconds:.3g}"
+
+
+def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(titles, *lines, strict=True)]
+    rule = ["-" * (width - 1) + ":" for width in widths]
+    return "\n".join(
+        "| "
+        + " | ".join(text.rjust(width) for text, width in zip(line, widths, strict=True))
+        + " |"
+        for line in (titles, rule, *lines)
+    )
+
+
+def _conditions(manifest: Mapping[str, Any]) -> str:
+    machine, runtime = manifest["machine"], manifest["runtime"]
+    versions = ", ".join(f"{k} {manifest['versions'][k]}" for k in ("torch", "transformers"))
+    return "\n".join(
+        [
+            f"- device {runtime['device']} ({machine.get('gpu') or machine['cpu']}); "
+            + ", ".join(f"{k} {runtime[k]}" for k in ("dtype", "attention", "engine", "threads")),
+            f"- {versions}; {manifest['created']}",
+        ]
+    )
