@@ -4,18 +4,72 @@ from conftest import KINDS, tiny_model
 from torch import nn
 
 from cllm_bench.lean import fuse_norms, make_lean, shorten_lookups
+from cllm_bench.lean_layers import fuse_layers
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_stay_the_same_to_the_last_bit(kind, prompts):
+def test_norms_leave_logits_the_same_to_the_last_bit(kind, prompts):
     model = tiny_model(kind)
     with torch.inference_mode():
         before = [model(prompt[None]).logits for prompt in prompts]
         swapped = fuse_norms(model)
-        make_lean(model)
+        shorten_lookups(model)
         after = [model(prompt[None]).logits for prompt in prompts]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert bool(swapped) is (kind not in ("gpt2", "gpt-neox"))  # those have layer norms
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_layers_leave_logits_the_same_up_to_rounding(kind, prompts):
+    model = tiny_model(kind)
+    before = [model(prompt[None]).logits for prompt in prompts]
+    names = {name: weight.clone() for name, weight in model.named_parameters()}
+    fuse_norms(model)
+    fused = fuse_layers(model)
+    assert fused == (2 if kind in ("llama", "llama-grouped", "qwen2") else 0)
+    after = [model(prompt[None]).logits for prompt in prompts]
+    for one, other in zip(before, after, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    kept = dict(model.named_parameters())
+    assert kept.keys() == names.keys()
+    assert all(torch.equal(kept[name], weight) for name, weight in names.items())
+
+
+@torch.no_grad()
+def test_hidden_states_of_lean_layers_can_be_asked_for():
+    model, lean = tiny_model("llama"), make_lean(tiny_model("llama"))
+    ids = torch.arange(9)[None]
+    expected = model(ids, output_hidden_states=True).hidden_states
+    found = lean(ids, output_hidden_states=True).hidden_states
+    assert len(found) == len(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_joined_product_takes_no_more_memory():
+    model = make_lean(tiny_model("llama"))
+    attention = model.model.layers[0].self_attn
+    places = [attention.q_proj, attention.k_proj, attention.v_proj]
+    storages = {product.weight.untyped_storage().data_ptr() for product in places}
+    assert len(storages) == 1
+
+
+@pytest.mark.parametrize("change", ["other product", "other formula", "eager"])
+@torch.no_grad()
+def test_a_layer_that_is_something_else_stays(change):
+    model = tiny_model("llama")
+    fuse_norms(model)
+    layer = model.model.layers[1]
+    if change == "other product":
+        layer.mlp.up_proj = nn.Sequential(layer.mlp.up_proj)
+    elif change == "eager":
+        model.set_attn_implementation("eager")
+    else:
+        own = layer.forward
+        layer.forward = lambda hidden_states, position_embeddings=None, **given: (
+            1.001 * own(hidden_states, position_embeddings=position_embeddings, **given)
+        )
+    assert fuse_layers(model) == (0 if change == "eager" else 1)
 
 
 def test_weights_keep_their_names_and_identity():
@@ -66,8 +120,9 @@ def test_a_rotary_embedding_that_changes_with_the_context_still_does():
     plain, lean = tiny_model("llama", **settings), make_lean(tiny_model("llama", **settings))
     ids = torch.arange(48)[None]
     with torch.inference_mode():
-        assert torch.equal(plain(ids).logits, lean(ids).logits)
-        assert torch.equal(plain(ids[:, :8]).logits, lean(ids[:, :8]).logits)
+        for length in (48, 8):
+            expected = plain(ids[:, :length]).logits
+            torch.testing.assert_close(lean(ids[:, :length]).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_loaded_for_training_are_left_alone(tmp_path):

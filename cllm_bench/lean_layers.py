@@ -1,0 +1,175 @@
+"""Decoder layers of the Llama kind, computed with fewer and larger operations.
+
+A pass of few tokens spends more time between its operations than in them. A layer here is three
+products fewer (queries, keys and values come from one, gate and up from another), one rotation in
+place of two, and no calls between modules:
+
+    x ── norm ── W_qkv ── rotate q, k ── cache ── attention ── W_out ── + ──┐
+    └───────────────────────────────────────────────────────────────────┘   │
+    ┌───────────────────────────────────────────────────────────────────────┘
+    ├── norm ── W_gate,up ── activation ── W_down ── + ──
+    └────────────────────────────────────────────────┘
+
+It computes what transformers' layer computes, up to the rounding of a product: a layer is only
+replaced where its parts are exactly these, and where it agrees on random inputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, rms_norm
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+_GATED = ("gate_proj", "up_proj", "down_proj")
+_ROWS = (1, 2, 16)
+# Of the largest value, for a difference: eight roundings of the type.
+_ROUNDINGS = 8
+
+
+@torch.no_grad()
+def fuse_layers(model: PreTrainedModel) -> int:
+    """Give every layer that is of the Llama kind a lean forward pass; return how many are.
+
+    Weights keep their names and values; those of one product are laid out in one piece of memory.
+    """
+    fused = 0
+    for layer in _layers(model):
+        lean = _lean(layer)
+        if lean is not None and all(_agrees(layer, lean, rows) for rows in _ROWS):
+            layer.__dict__["forward"] = lean
+            fused += 1
+    return fused
+
+
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
+    found = getattr(model.base_model, "layers", None)
+    return list(found) if isinstance(found, nn.ModuleList) else []
+
+
+def _lean(layer: nn.Module) -> LeanLayer | None:
+    """Return a lean pass of a layer; None where it has other parts than those drawn above."""
+    parts = dict(layer.named_children())
+    if parts.keys() != _PARTS:
+        return None
+    attention, mlp = parts["self_attn"], parts["mlp"]
+    products = [getattr(attention, name, None) for name in _PROJECTIONS]
+    products += [getattr(mlp, name, None) for name in _GATED]
+    norms = (parts["input_layernorm"], parts["post_attention_layernorm"])
+    known = (
+        all(type(product) is nn.Linear for product in products)
+        and all(type(norm) is nn.RMSNorm for norm in norms)
+        and len(dict(attention.named_children())) == len(_PROJECTIONS)
+        and dict(mlp.named_children()).keys() == {*_GATED, "act_fn"}
+        and len({product.bias is None for product in products[:3] if product}) == 1
+        and getattr(attention, "sliding_window", None) is None
+        and _kernel_of(attention) in ALL_ATTENTION_FUNCTIONS
+        and "position_embeddings" in inspect.signature(layer.forward).parameters
+    )
+    return LeanLayer(layer) if known else None
+
+
+def _kernel_of(attention: Any) -> str:
+    return str(attention.config._attn_implementation)
+
+
+class LeanLayer:
+    """The forward pass of one layer; called as transformers calls the layer's own."""
+
+    def __init__(self, layer: Any) -> None:
+        self._attention = attention = layer.self_attn
+        mlp = layer.mlp
+        self._head = int(attention.head_dim)
+        self._queries = attention.q_proj.out_features // self._head
+        self._rotated = self._queries + attention.k_proj.out_features // self._head
+        self._scaling = attention.scaling
+        self._kernel = ALL_ATTENTION_FUNCTIONS[_kernel_of(attention)]
+        self._qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = (attention.o_proj.weight, attention.o_proj.bias)
+        self._gate_up = _joined(mlp.gate_proj, mlp.up_proj)
+        self._down = (mlp.down_proj.weight, mlp.down_proj.bias)
+        self._activation = mlp.act_fn
+        self._norms = tuple(
+            (norm.normalized_shape, norm.weight, norm.eps)
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+        )
+
+    def __call__(
+        self,
+        hidden_states: Tensor,  # (B, T, H)
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        cache: Any = None,
+        use_cache: bool | None = False,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        past_key_values: Any = None,
+        **options: Any,
+    ) -> Tensor:
+        """Return the layer's output, (B, T, H)."""
+        assert position_embeddings is not None
+        cache = past_key_values if cache is None else cache
+        before, after = self._norms
+        batch, rows, _ = hidden_states.shape
+        mixed = linear(rms_norm(hidden_states, *before), *self._qkv)
+        heads = mixed.view(batch, rows, -1, self._head).transpose(1, 2)
+        rotated = _rotate(heads[:, : self._rotated], *position_embeddings)
+        keys, values = rotated[:, self._queries :], heads[:, self._rotated :]
+        if cache is not None:
+            keys, values = cache.update(keys, values, self._attention.layer_idx)
+        seen, _ = self._kernel(
+            self._attention,
+            rotated[:, : self._queries],
+            keys,
+            values,
+            attention_mask,
+            dropout=0.0,
+            scaling=self._scaling,
+            **options,
+        )
+        hidden_states = hidden_states + linear(seen.reshape(batch, rows, -1), *self._out)
+        gate, up = linear(rms_norm(hidden_states, *after), *self._gate_up).chunk(2, -1)
+        return hidden_states + linear(self._activation(gate) * up, *self._down)
+
+
+def _rotate(
+    heads: Tensor,  # (B, heads, T, head size)
+    cosine: Tensor,  # (B, T, head size)
+    sine: Tensor,  # (B, T, head size)
+) -> Tensor:
+    first, second = heads.chunk(2, -1)
+    turned = torch.cat((-second, first), -1)
+    return heads * cosine.unsqueeze(1) + turned * sine.unsqueeze(1)
+
+
+def _joined(*products: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """Return the weight and bias of all products at once, and make theirs views of it."""
+    weight = torch.cat([product.weight for product in products])
+    start = 0
+    for product in products:
+        product.weight.data = weight[start : start + product.out_features]
+        start += product.out_features
+    biases: list[Tensor] = [product.bias for product in products if product.bias is not None]
+    return weight, torch.cat(biases) if len(biases) == len(products) else None
+
+
+def _agrees(layer: nn.Module, lean: Callable[..., Tensor], rows: int) -> bool:
+    """Compare with the layer's own forward pass, on random states at random angles."""
+    attention: Any = layer.self_attn
+    weight = attention.q_proj.weight
+    generator = torch.Generator().manual_seed(rows)
+    states = torch.randn(1, rows, weight.shape[1], generator=generator)
+    angles = torch.randn(1, rows, attention.head_dim // 2, generator=generator).repeat(1, 1, 2)
+    inputs = [part.to(weight.device, weight.dtype) for part in (states, angles.cos(), angles.sin())]
+    given = {"attention_mask": None, "position_embeddings": (inputs[1], inputs[2])}
+    expected, found = layer(inputs[0], **given), lean(inputs[0], **given)
+    if not isinstance(expected, Tensor) or expected.shape != found.shape:
+        return False
+    largest = _ROUNDINGS * torch.finfo(weight.dtype).eps * float(expected.abs().max())
+    return bool((expected - found).abs().max() <= largest)
