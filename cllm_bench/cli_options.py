@@ -32,7 +32,7 @@ Role = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, …")]
-Attention = Annotated[str, typer.Option(help="sdpa or eager.")]
+Attention = Annotated[str, typer.Option(help="sdpa, eager or plain.")]
 Threads = Annotated[
     int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")
 ]

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from cllm_bench import attention
 from cllm_bench.checkpoint import Checkpoint
 from cllm_bench.errors import UserError
 from cllm_bench.lean import make_lean
@@ -32,6 +33,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 # warnings would write into its display.
 disable_progress_bar()
 set_verbosity_error()
+attention.register()
 
 
 def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:

@@ -9,7 +9,7 @@ from typing import Literal, cast, get_args
 from cllm_bench.errors import UserError
 from cllm_bench.processes import processes_here
 
-Attention = Literal["sdpa", "eager"]
+Attention = Literal["sdpa", "eager", "plain"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -20,8 +20,8 @@ class Runtime:
     Attributes:
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one.
         dtype: A name in `DTYPES`, or `auto`: float32 on the CPU, bfloat16 on CUDA.
-        attention: transformers' attention implementation. Only those that take an additive
-            four-dimensional mask can verify several tokens at once.
+        attention: The kernel: transformers' `sdpa` or `eager`, or the project's own `plain`. Only
+            those that take an additive four-dimensional mask can verify several tokens at once.
         engine: How a forward pass is launched.
         threads: CPU threads within an operation; 0 is one for each core, or the share of them
             that falls to one of several processes.

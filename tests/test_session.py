@@ -1,7 +1,9 @@
 import pytest
 import torch
 from conftest import tiny_model
+from torch import nn
 
+from cllm_bench import attention
 from cllm_bench.cache import PreallocatedCache
 from cllm_bench.errors import UserError
 from cllm_bench.session import Session
@@ -113,15 +115,29 @@ def test_a_sequence_longer_than_the_model_is_refused():
         session.prefill(torch.zeros(600, dtype=torch.long))
 
 
-def test_eager_attention_agrees_with_sdpa(prompts):
-    sdpa, eager = tiny_model("llama-grouped"), tiny_model("llama-grouped")
-    eager.set_attn_implementation("eager")
+@pytest.mark.parametrize("kernel", ["eager", "plain"])
+@pytest.mark.parametrize("kind", ["llama-grouped", "qwen3", "gpt-neox"])
+def test_other_kernels_agree_with_sdpa(prompts, kind, kernel):
+    sdpa, other = tiny_model(kind), tiny_model(kind)
+    attention.register()
+    other.set_attn_implementation(kernel)
     outputs = []
-    for model in (sdpa, eager):
+    for model in (sdpa, other):
         session = Session(model)
         session.prefill(prompts[8])
         outputs.append(session.forward([1, 2, 3]).logits)
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_padding_row_of_the_plain_kernel_in_bfloat16_is_finite():
+    states = torch.randn(1, 2, 3, 4)
+    mask = torch.full((1, 1, 3, 3), torch.finfo(torch.float32).min).triu(1)
+    mask[..., 2, :] = torch.finfo(torch.float32).min  # sees nothing
+    whole, _ = attention.plain_attention(nn.Module(), states, states, states, mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, _ = attention.plain_attention(nn.Module(), states, states, states, mask)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), whole, rtol=0.03, atol=0.03)
 
 
 def test_the_cache_grows_by_doubling_and_keeps_its_contents():
