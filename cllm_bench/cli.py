@@ -171,6 +171,7 @@ def train(
     data: Data = None,
     device: Device = "auto",
     threads: Threads = 0,
+    unsafe: Unsafe = False,
     plugin: Plugins = None,
 ) -> None:
     """Train a checkpoint by a recipe; repeat the command to go on after an interruption."""
@@ -185,6 +186,7 @@ def train(
         output=output,
         device=device,
         threads=threads,
+        unsafe=unsafe,
         plugins=tuple(plugin or ()),
     )
     with _interruptible():

@@ -32,6 +32,7 @@ class TrainOptions:
     output: Path
     device: str
     threads: int
+    unsafe: bool
     plugins: tuple[Path, ...]
 
 
@@ -41,6 +42,10 @@ def train_command(options: TrainOptions) -> None:
     Raises:
         UserError: Something asked for does not exist or does not fit.
     """
+    if options.unsafe:  # a recipe may grade what the model writes meanwhile
+        from cllm_bench.sandbox_strength import allow_unsafe_code
+
+        allow_unsafe_code()
     registry = Registry(options.plugins)
     family = family_to_train(options.model, options.roles, options.device, options.threads)
     asked = ask_recipe(registry, family, options.recipe)
