@@ -1,10 +1,10 @@
-"""What `new-method` and `check-method` do, for those who write a method of their own."""
+"""What `new-method`, `check-method` and `check-task` do, for those who write their own."""
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from string import Template
 
@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cllm_bench.contracts import Source
 from cllm_bench.errors import UserError
 from cllm_bench.files import write_atomically
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
 from cllm_bench.settings import parse_pairs
 from cllm_bench.testing import CHECKS, CheckResult, MethodSuite
+from cllm_bench.testing_tasks import TASK_CHECKS, TaskSuite
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
@@ -152,13 +154,46 @@ def check_command(
         Exit: With code 1, where a check failed.
     """
     suite = MethodSuite(method, plugins, model, parse_pairs(roles, "--role"), None)
+    _show(method, CHECKS, suite.result)
+    refusal = suite.result("binding")
+    if refusal.status == "skipped":
+        raise UserError(f"nothing was decoded: {refusal.message}")
+
+
+def check_task_command(
+    task: str, data: Path | None, plugins: Sequence[Path], *, unsafe: bool
+) -> None:
+    """Check that a task keeps its contract, and show how each check went.
+
+    Raises:
+        UserError: There is no such task, setting or data.
+        Exit: With code 1, where a check failed.
+    """
+    if unsafe:
+        from cllm_bench.sandbox_strength import allow_unsafe_code
+
+        allow_unsafe_code()
+    source = None if data is None else Source("folder", data)
+    suite = TaskSuite(task, plugins, source)
+    _show(task, TASK_CHECKS, suite.result)
+    asked = suite.result("samples")
+    if asked.status == "skipped":
+        raise UserError(f"nothing was asked: {asked.message}")
+
+
+def _show(title: str, checks: Collection[str], make: Callable[[str], CheckResult]) -> None:
+    """Make all checks and show how each went.
+
+    Raises:
+        Exit: With code 1, where one failed.
+    """
     results = []
     with LiveProgress(Console(stderr=True)) as progress:
-        for index, check in enumerate(CHECKS):
-            progress(f"{method}: {check}", index, len(CHECKS))
-            results.append(suite.result(check))
+        for index, check in enumerate(checks):
+            progress(f"{title}: {check}", index, len(checks))
+            results.append(make(check))
     console = Console()
-    console.print(_table(method, results))
+    console.print(_table(title, results))
     failed = [result for result in results if result.status == "failed"]
     for result in failed:
         console.print(
@@ -172,13 +207,10 @@ def check_command(
     console.print(f"{len(results)} checks: {', '.join(counts)}", highlight=False)
     if failed:
         raise typer.Exit(1)
-    refusal = suite.result("binding")
-    if refusal.status == "skipped":
-        raise UserError(f"nothing was decoded: {refusal.message}")
 
 
-def _table(method: str, results: Sequence[CheckResult]) -> Table:
-    table = Table("check", "result", "note", title=method, title_justify="left")
+def _table(title: str, results: Sequence[CheckResult]) -> Table:
+    table = Table("check", "result", "note", title=title, title_justify="left")
     for check, status, message in results:
         note = "see below" if status == "failed" else message
         table.add_row(check, Text(status, _COLOURS[status]), Text(note))

@@ -88,6 +88,21 @@ def check_method(
     check_command(method, tuple(plugin or ()), model, tuple(role or ()))
 
 
+@checks.command(short_help="Check that a task keeps its contract.")
+def check_task(
+    task: Annotated[str, typer.Argument(help="NAME[:key=value,…]")],
+    data: Annotated[
+        Path | None, typer.Option(help="The data's folder, in place of the built-in sample.")
+    ] = None,
+    unsafe: Unsafe = False,
+    plugin: Plugins = None,
+) -> None:
+    """Check that a task asks the same again, grades its answers right and keeps splits apart."""
+    from cllm_bench.authoring import check_task_command
+
+    check_task_command(task, data, tuple(plugin or ()), unsafe=unsafe)
+
+
 @checks.command(short_help="Look for test questions in a training set.")
 def overlap(
     train: TrainQuestions,

@@ -1,11 +1,12 @@
-"""Contract tests for decoding methods, for their authors: one line in a file of tests.
+"""Contract tests for methods and tasks, for their authors: one line in a file of tests.
 
     from cllm_bench.testing import method_suite
     from mine import Mine
 
     test_contract = method_suite(Mine())
 
-or on the command line: `cllm-bench check-method mine --plugin mine.py`. The method is tried on tiny
+or on the command line: `cllm-bench check-method mine --plugin mine.py`; `task_suite` and
+`check-task` do the same for tasks (`testing_tasks.py`). A method is tried on tiny
 random models, on the CPU, without a network, in some seconds.
 """
 
@@ -15,15 +16,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cllm_bench.registry import Registry
 from cllm_bench.settings import build, parse_selection
+from cllm_bench.testing_outcome import CheckResult, Failed, Skipped, raised
+from cllm_bench.testing_tasks import check_task, task_suite
 
 if TYPE_CHECKING:
     from cllm_bench.contracts import Method
     from cllm_bench.testing_models import RoleBuilder
     from cllm_bench.testing_subject import Subject
+
+__all__ = [
+    "CHECKS",
+    "CheckResult",
+    "MethodSuite",
+    "check_method",
+    "check_task",
+    "method_suite",
+    "task_suite",
+]
 
 # Every check, with those whose failure makes it pointless. The code of each is `check_NAME`.
 _DECODES = ("binding", "steps")
@@ -43,20 +56,6 @@ CHECKS: Mapping[str, tuple[str, ...]] = {
     "sampled_seeds": _DECODES,
     "sampled_distribution": (*_DECODES, "sampled_seeds"),
 }
-
-
-class CheckResult(NamedTuple):
-    """The outcome of one check.
-
-    Attributes:
-        check: A name in `CHECKS`.
-        status: `skipped` where the check does not apply, or could not be made.
-        message: What is wrong and where to look; why it was skipped; a note on what passed.
-    """
-
-    check: str
-    status: Literal["passed", "failed", "skipped"]
-    message: str = ""
 
 
 def check_method(
@@ -159,8 +158,6 @@ class MethodSuite:
         return None
 
     def _make(self, check: str) -> CheckResult:
-        from cllm_bench.testing_trace import Failed, Skipped, raised
-
         subject = self._subject
         try:
             with _threads(1 if subject.given is None else subject.given.threads):

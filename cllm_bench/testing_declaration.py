@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
+from typing import Any, get_args
 
 from cllm_bench.contracts import Exactness, LibraryDecoder
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.settings import Selection, build, label, parse_selection
 from cllm_bench.testing_models import VARIED
+from cllm_bench.testing_outcome import Failed
 from cllm_bench.testing_subject import Subject
-from cllm_bench.testing_trace import Failed
 
 
-def check_declaration(subject: Subject) -> str:
-    """Look at the class: a frozen dataclass with a docstring, that says how exact it is."""
-    cls, known = type(subject.method), get_args(Exactness)
+def check_dataclass(cls: type) -> None:
+    """Refuse what is no frozen dataclass with a docstring.
+
+    Raises:
+        Failed: It is none.
+    """
     if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise Failed(f"{cls.__name__} is no frozen dataclass: write @dataclass(frozen=True)")
     text = (cls.__doc__ or "").strip()
     if not text or text.startswith(f"{cls.__name__}("):  # what dataclass itself puts there
         raise Failed(f"{cls.__name__} has no docstring; `cllm-bench list` shows its first line")
+
+
+def check_declaration(subject: Subject) -> str:
+    """Look at the class: a frozen dataclass with a docstring, that says how exact it is."""
+    cls, known = type(subject.method), get_args(Exactness)
+    check_dataclass(cls)
     for name in ("exactness", "sampled"):
         value = getattr(subject.method, name, None)
         if value not in (*known, None) or (name == "exactness" and value is None):
@@ -38,30 +47,39 @@ def check_declaration(subject: Subject) -> str:
 
 def check_settings(subject: Subject) -> str:
     """Make the settings from text, as the command line does."""
-    cls, name = type(subject.method), subject.name
+    return check_texts(subject.method, subject.name, "method")
+
+
+def check_texts(made: Any, name: str, kind: str) -> str:
+    """Make settings from text, one by one and all at once; return the text.
+
+    Raises:
+        Failed: Others come out, or a setting has no default or a type that has no text.
+    """
+    cls = type(made)
     fields = [field for field in dataclasses.fields(cls) if field.init]
     for field in fields:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise Failed(f"setting '{field.name}' has no default, so `--method {name}` cannot work")
+            raise Failed(f"setting '{field.name}' has no default, so `--{kind} {name}` cannot work")
     try:
         for field in fields:
-            value = getattr(subject.method, field.name)
+            value = getattr(made, field.name)
             text = str(value).lower() if isinstance(value, bool) else str(value)
-            made = build(cls, "method", Selection(name, {field.name: text}))
-            if getattr(made, field.name) != value:
+            found = build(cls, kind, Selection(name, {field.name: text}))
+            if getattr(found, field.name) != value:
                 raise Failed(
                     f"setting '{field.name}' = {value!r}, given as text, becomes "
-                    f"{getattr(made, field.name)!r}"
+                    f"{getattr(found, field.name)!r}"
                 )
-        text = label(name, subject.method)
-        if build(cls, "method", parse_selection(text)) != subject.method:
-            raise Failed(f"`--method {text}` makes other settings than these")
+        text = label(name, made)
+        if build(cls, kind, parse_selection(text)) != made:
+            raise Failed(f"`--{kind} {text}` makes other settings than these")
     except UserError as error:
         raise Failed(
             f"{error}: settings are of type bool, int, float, str, Path or Literal, or one of "
             "these or None"
         ) from None
-    return f"--method {text}"
+    return f"--{kind} {text}"
 
 
 def check_binding(subject: Subject) -> str:

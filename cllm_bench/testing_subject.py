@@ -12,7 +12,8 @@ from cllm_bench.contracts import Decoder, Exactness, LibraryDecoder
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.testing_models import VARIED, RoleBuilder, Shape, tiny_family
-from cllm_bench.testing_trace import Case, Pass, Skipped, trace
+from cllm_bench.testing_outcome import Skipped
+from cllm_bench.testing_trace import Case, Pass, trace
 
 LIMIT = 32  # tokens of a reply
 

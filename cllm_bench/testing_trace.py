@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -14,22 +12,13 @@ import torch
 from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling, Step
 from cllm_bench.family import ModelFamily
 from cllm_bench.sampling import Chooser
+from cllm_bench.testing_outcome import Failed
 from cllm_bench.verdicts import verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_LIBRARIES = {"cllm_bench", "torch", "transformers"}  # folders whose frames tell an author less
-
 Bind = Callable[[], Decoder | LibraryDecoder]
-
-
-class Failed(Exception):  # noqa: N818 - an outcome of a check
-    """The method breaks the contract: what is wrong, and where to look."""
-
-
-class Skipped(Exception):  # noqa: N818 - an outcome of a check
-    """The check does not apply, and why."""
 
 
 class Pass(NamedTuple):
@@ -236,12 +225,3 @@ def displaced(passes: Sequence[Pass], case: Case) -> str | None:
             )
         newest += len(each.tokens)
     return None
-
-
-def raised(error: Exception) -> str:
-    """Return what a method raised, and where in its own files."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _LIBRARIES & set(Path(frame.filename).parts)]
-    place = (own or list(frames))[-1]
-    return f"raised {text} ({Path(place.filename).name}, line {place.lineno}, in {place.name})"

@@ -37,4 +37,6 @@ train "draft:questions=16000,layers=2,steps=1500,tokens=16384,learning_rate=0.00
 train "medusa:questions=16000,steps=1500,tokens=16384,precision=bf16" "$family"
 bench run --model "$family" --data built-in --task spider "${methods[@]}" \
   --device cuda --dtype bfloat16 --output "$output/gpu-large-bfloat16"
+[ -e "$output/gpu-large-profile" ] ||
+  bench profile --model "$family" --device cuda --dtype bfloat16 --output "$output/gpu-large-profile"
 echo done
