@@ -239,7 +239,7 @@ def test_a_wrong_token_is_never_taken_for_a_tie():
         if planted != best and planted not in twins and gap > 0.5:
             assert compare(planted) == "mismatch"
             mismatches += 1
-    assert min(ties, mismatches) >= 15
+    assert min(ties, mismatches) >= 10
 
 
 def test_repeats_of_a_noisy_prompt_count_by_their_median():
