@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -20,6 +23,7 @@ class PreallocatedLayer(CacheLayerMixin):
         super().__init__()
         self.capacity = capacity
         self.length = 0
+        self.fixed: tuple[Tensor, int] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers for the head counts and sizes seen at first use."""
@@ -29,7 +33,8 @@ class PreallocatedLayer(CacheLayerMixin):
 
     def _buffer(self, states: Tensor) -> Tensor:
         batch, heads, _, size = states.shape
-        return states.new_empty(batch, heads, self.capacity, size)
+        # Zeros: a captured pass sees columns that nobody wrote, and no mask hides a NaN.
+        return states.new_zeros(batch, heads, self.capacity, size)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -41,6 +46,11 @@ class PreallocatedLayer(CacheLayerMixin):
         keys, values = self.keys, self.values
         assert keys is not None
         assert values is not None
+        if self.fixed is not None:
+            slots, window = self.fixed
+            keys.index_copy_(2, slots, key_states)
+            values.index_copy_(2, slots, value_states)
+            return keys.narrow(2, 0, window), values.narrow(2, 0, window)
         keys.narrow(2, start, rows).copy_(key_states)
         values.narrow(2, start, rows).copy_(value_states)
         return keys.narrow(2, 0, start + rows), values.narrow(2, 0, start + rows)
@@ -109,6 +119,24 @@ class PreallocatedCache(Cache):
         """Set the number of committed tokens; what lies behind it is dropped."""
         for layer in self._rows:
             layer.length = length
+
+    @contextmanager
+    def fixed(self, slots: Tensor, window: int) -> Iterator[None]:
+        """Let updates write to the places that a tensor holds, and show so many columns.
+
+        A captured graph repeats them so: it knows addresses, and not how many tokens there are.
+
+        Args:
+            slots: Places of the new rows, (T,).
+            window: Columns that attention sees; what no row may see yet is for the mask to hide.
+        """
+        for layer in self._rows:
+            layer.fixed = (slots, window)
+        try:
+            yield
+        finally:
+            for layer in self._rows:
+                layer.fixed = None
 
     def gather(self, rows: Tensor) -> None:
         """Bring scattered pending rows together, in every layer."""

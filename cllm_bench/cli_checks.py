@@ -13,6 +13,7 @@ from cllm_bench.cli_options import (
     Data,
     Device,
     Dtype,
+    Engine,
     Model,
     Ngram,
     Plugins,
@@ -40,6 +41,7 @@ def profile(
     device: Device = "auto",
     dtype: Dtype = "auto",
     attention: Attention = "sdpa",
+    engine: Engine = "eager",
     threads: Threads = 0,
 ) -> None:
     """Time passes of 1 to 256 tokens, and say what a method could gain by settling several."""
@@ -47,7 +49,7 @@ def profile(
 
     roles = tuple(role or ())
     profile_command(
-        ProfileOptions(model, checkpoint, roles, output, device, dtype, attention, threads)
+        ProfileOptions(model, checkpoint, roles, output, device, dtype, attention, engine, threads)
     )
 
 

@@ -20,7 +20,7 @@ from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
-from cllm_bench.runtime import Runtime, attention_kernel
+from cllm_bench.runtime import Runtime, attention_kernel, engine_of
 from cllm_bench.settings import build, parse_pairs, parse_selection, split_selections
 from cllm_bench.sources import task_sources
 
@@ -48,6 +48,7 @@ class RunOptions:
     device: str
     dtype: str
     attention: str
+    engine: str
     threads: int
     unsafe: bool
     plugins: tuple[Path, ...]
@@ -77,12 +78,21 @@ def run_command(options: RunOptions) -> None:
             console.print(f"note: {warning}", style="yellow", soft_wrap=True)
         with runner.folder:
             summaries = runner.run()
+            captures = plan.family.captures
+            if captures.count:
+                runner.folder.write_text(
+                    f"captures-{runner.folder.attempt}.json", json.dumps(vars(captures)) + "\n"
+                )
             if judging is not None:
                 try:
                     outcome, summaries = judge_folder(runner.folder, *judging, progress)
                 except UserError as error:
                     raise UserError(f"the run is stored in '{output}', but: {error}") from None
     rich_table([(runner.folder.manifest, summaries)])
+    if captures.count:
+        console.print(
+            f"captured {captures.count} graphs in {captures.seconds:.1f} s, outside of all times"
+        )
     console.print(
         f"stored in {output} (table.md, summary.json, samples.jsonl, manifest.json)", soft_wrap=True
     )
@@ -137,7 +147,8 @@ def _plan(options: RunOptions) -> RunPlan:
     checkpoints = parse_pairs(options.roles, "--role")
     # Before torch is loaded, so that a wrong name is told at once.
     threads = options.threads or find_family(options.model, roles=checkpoints).threads
-    runtime = Runtime(options.device, options.dtype, attention, threads=threads).resolve()
+    engine = engine_of(options.engine)
+    runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
     _check_roles(registry, family, cells, options)
     sources = task_sources(registry, list(tasks), options.data, built_in=family.bundled)

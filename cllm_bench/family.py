@@ -35,6 +35,7 @@ from cllm_bench.runtime import Runtime
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from cllm_bench.graphs import Captures
     from cllm_bench.session import Session
 
 BUNDLED = Path(__file__).parent / "models"
@@ -79,6 +80,13 @@ class ModelFamily:
     @cached_property
     def _models(self) -> dict[str, PreTrainedModel]:
         return {}
+
+    @cached_property
+    def captures(self) -> Captures:
+        """What all sessions have captured as graphs."""
+        from cllm_bench.graphs import Captures
+
+        return Captures()
 
     @cached_property
     def _passes(self) -> dict[str, Counter[tuple[int, bool]]]:
@@ -131,9 +139,14 @@ class ModelFamily:
 
     def session(self, role: str) -> Session:
         """Return a new session on a role's weights."""
+        model, passes = self.model(role), self._passes.setdefault(role, Counter())
+        if self.runtime.engine == "graph":
+            from cllm_bench.graphs import GraphSession
+
+            return GraphSession(model, self.captures, passes=passes)
         from cllm_bench.session import Session
 
-        return Session(self.model(role), passes=self._passes.setdefault(role, Counter()))
+        return Session(model, passes=passes)
 
     def take_passes(self) -> dict[str, int]:
         """Return how many passes all sessions have run since the last call, by `Shape` as text."""

@@ -21,7 +21,7 @@ from cllm_bench.pass_times import Shape
 from cllm_bench.profile import Profile, markdown
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
-from cllm_bench.runtime import Runtime, attention_kernel
+from cllm_bench.runtime import Runtime, attention_kernel, engine_of
 from cllm_bench.settings import parse_pairs
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class ProfileOptions:
     device: str
     dtype: str
     attention: str
+    engine: str
     threads: int
 
 
@@ -61,7 +62,8 @@ def profile_command(options: ProfileOptions) -> None:
     _refuse(output)
     attention = attention_kernel(options.attention)
     threads = options.threads or named.threads
-    runtime = Runtime(options.device, options.dtype, attention, threads=threads).resolve()
+    engine = engine_of(options.engine)
+    runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
     console = Console(stderr=True)
     with LiveProgress(console) as progress:

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 from cllm_bench.errors import UserError
 from cllm_bench.processes import processes_here
 
+Engine = Literal["eager", "graph"]
 Attention = Literal["sdpa", "eager", "plain"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -22,7 +23,7 @@ class Runtime:
         dtype: A name in `DTYPES`, or `auto`: float32 on the CPU, bfloat16 on CUDA.
         attention: The kernel: transformers' `sdpa` or `eager`, or the project's own `plain`. Only
             those that take an additive four-dimensional mask can verify several tokens at once.
-        engine: How a forward pass is launched.
+        engine: How a decode pass is launched: operation by operation, or as a captured CUDA graph.
         threads: CPU threads within an operation; 0 is one for each core, or the share of them
             that falls to one of several processes.
     """
@@ -30,7 +31,7 @@ class Runtime:
     device: str = "auto"
     dtype: str = "auto"
     attention: Attention = "sdpa"
-    engine: Literal["eager"] = "eager"
+    engine: Engine = "eager"
     threads: int = 0
 
     def resolve(self) -> Runtime:
@@ -50,11 +51,28 @@ class Runtime:
         dtype = self.dtype
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
+        if self.engine == "graph" and not device.startswith("cuda"):
+            raise UserError(
+                f"--engine graph captures CUDA graphs, and the device is {device}; "
+                "use --engine eager"
+            )
         if self.threads < 0:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
         threads = self.threads or max(1, cores() // processes_here())
         torch.set_num_threads(threads)
         return replace(self, device=device, dtype=dtype, threads=threads)
+
+
+def engine_of(name: str) -> Engine:
+    """Return the engine of that name.
+
+    Raises:
+        UserError: There is none.
+    """
+    for known in get_args(Engine):
+        if known == name:
+            return cast(Engine, known)
+    raise UserError(f"--engine {name} is not one of {', '.join(get_args(Engine))}")
 
 
 def attention_kernel(name: str) -> Attention:

@@ -1,0 +1,188 @@
+"""The graph engine, its captures replaced by plain calls: the same tensors, the same results.
+
+On a CUDA device the last test captures for good.
+"""
+
+import random
+
+import pytest
+import torch
+from conftest import KINDS, tiny_model
+from test_exactness import decode
+
+from cllm_bench.errors import UserError
+from cllm_bench.family import find_family
+from cllm_bench.graphs import ROWS, Captures, GraphSession
+from cllm_bench.lean import make_lean
+from cllm_bench.runtime import Runtime
+from cllm_bench.session import Session
+from cllm_bench_methods.ar import AutoregressiveDecoder
+from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+
+
+def replayed(run):
+    """Run at once, as a capture does, and again whenever asked."""
+    run()
+    return run
+
+
+def session_of(model, captures=None, **options):
+    return GraphSession(model, captures or Captures(), capture=replayed, **options)
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_passes_agree_with_the_eager_engine(kind, prompts):
+    model = make_lean(tiny_model(kind))
+    eager, graph = Session(model), session_of(model)
+    generator = random.Random(0)
+    for prompt in prompts[:6]:
+        close(graph.prefill(prompt).logits, eager.prefill(prompt).logits)
+        for rows in (1, 3, 16, 5, 1, 20):
+            ids = [generator.randrange(60) for _ in range(rows)]
+            close(graph.forward(ids).logits, eager.forward(ids).logits)
+            kept = generator.randrange(rows + 1)
+            graph.keep(kept)
+            eager.keep(kept)
+        assert graph.length == eager.length
+
+
+def test_trees_and_scattered_rows_agree(prompts):
+    model = tiny_model("llama-grouped")
+    eager, graph = Session(model), session_of(model)
+    parents = [-1, 0, 0, 1, 1, 2, 4]
+    depth = torch.tensor([0, 1, 1, 2, 2, 2, 3])
+    mask = torch.eye(7, dtype=torch.bool)
+    for row, parent in enumerate(parents):
+        while parent >= 0:
+            mask[row, parent] = True
+            parent = parents[parent]
+    for session in (eager, graph):
+        session.prefill(prompts[5])
+    for ids in ([1, 2, 3, 4, 5, 6, 7], [9, 8, 7, 6, 5, 4, 3]):
+        found = [s.forward(ids, depth=depth, mask=mask, hidden=True) for s in (eager, graph)]
+        close(found[1].logits, found[0].logits)
+        close(found[1].hidden, found[0].hidden)
+        for session in (eager, graph):
+            session.keep(torch.tensor([0, 1, 4, 6]))
+    close(graph.forward([5]).logits, eager.forward([5]).logits)
+
+
+def test_few_graphs_serve_all_lengths(llama):
+    captures = Captures()
+    graph = session_of(llama, captures)
+    graph.prefill(torch.arange(10))
+    for rows in range(1, 17):
+        graph.forward([3] * rows)
+        graph.keep(1)
+    assert captures.count == sum(size <= 16 for size in ROWS)
+    assert captures.seconds > 0
+
+
+def test_the_window_and_the_cache_grow():
+    model = tiny_model("llama", max_position_embeddings=1024)
+    captures = Captures()
+    eager, graph = Session(model, capacity=8), session_of(model, captures, capacity=8)
+    prompt = torch.arange(250) % 60
+    for session in (eager, graph):
+        session.prefill(prompt)
+    for step in range(30):  # over the first window of 256, and what the cache began with
+        ids = [step % 60, 7]
+        close(graph.forward(ids).logits, eager.forward(ids).logits)
+        for session in (eager, graph):
+            session.keep(2)
+    assert captures.count == 2
+
+
+def test_up_to_the_last_position():
+    """Padding rows would stand behind it."""
+    model = tiny_model("llama", max_position_embeddings=64)
+    eager, graph = Session(model), session_of(model)
+    for session in (eager, graph):
+        session.prefill(torch.arange(58))
+    close(graph.forward([1, 2, 3, 4, 5, 6]).logits, eager.forward([1, 2, 3, 4, 5, 6]).logits)
+    graph.keep(6)
+    assert graph.room == 0
+    with pytest.raises(UserError, match="has room for"):
+        graph.forward([1])
+
+
+def test_what_was_returned_stays(llama):
+    graph = session_of(llama)
+    graph.prefill(torch.arange(5))
+    first = graph.forward([1, 2])
+    kept = first.logits.clone()
+    graph.forward([3, 4])
+    assert torch.equal(first.logits, kept)
+
+
+def test_methods_give_the_same_tokens(llama, prompts):
+    captures = Captures()
+    for prompt in prompts[:8]:
+        plain = decode(AutoregressiveDecoder(Session(llama)), prompt, limit=40)
+        for decoder in (
+            AutoregressiveDecoder(session_of(llama, captures)),
+            JacobiDecoder(Jacobi(), session_of(llama, captures), 60, 0),
+            JacobiDecoder(Jacobi(refill="sliding"), session_of(llama, captures), 60, 0),
+        ):
+            assert decode(decoder, prompt, limit=40).token_ids == plain.token_ids
+    assert captures.count
+
+
+def test_a_model_that_cannot_be_captured_is_told(llama):
+    def refuse(run):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph.prefill(torch.arange(5))
+    with pytest.raises(UserError, match=r"LlamaForCausalLM cannot .* run it with --engine eager"):
+        graph.forward([1])
+
+
+def test_a_capture_within_a_reply_is_not_timed(tiny):
+    """The runner asks again where something was captured meanwhile."""
+    from cllm_bench.runner import Runner
+
+    class Family:
+        captures = Captures()
+
+    class Plan:
+        family = Family()
+
+    asked = []
+
+    def once(cell, given):
+        asked.append(given)
+        Family.captures.count += len(asked) < 3
+        return len(asked)
+
+    runner = object.__new__(Runner)
+    runner._plan = Plan()
+    runner._ask_once = once
+    assert runner._ask(None, "q") == 3
+    assert runner._ask(None, "q") == 4
+
+
+def test_the_engine_needs_a_gpu():
+    with pytest.raises(UserError, match="--engine graph captures CUDA graphs"):
+        Runtime("cpu", engine="graph").resolve()
+
+
+@pytest.mark.gpu
+def test_captured_passes_agree_with_the_eager_engine():
+    runtime = Runtime("cuda", "float32", engine="graph").resolve()
+    graph = find_family("mini", runtime=runtime)
+    eager = find_family("mini", runtime=Runtime("cuda", "float32").resolve())
+    one, other = graph.session("target"), eager.session("target")
+    prompt = torch.arange(40, device="cuda")
+    for session in (one, other):
+        session.prefill(prompt)
+    for rows in (1, 16, 7, 1):
+        ids = list(range(rows))
+        close(one.forward(ids).logits, other.forward(ids).logits)
+        for session in (one, other):
+            session.keep(1)
+    assert graph.captures.count
