@@ -5,7 +5,7 @@
 #
 # OUTPUT (results/reference) gets the runs with their manifests; WORK (build/gpu) the family that is
 # trained on the way. Every step resumes, so where a command may only run for so long, repeat the
-# call until it says "done". About 20 minutes on an H100.
+# call until it says "done". About 30 minutes on an H100 by estimate: nobody has run it yet.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 output=${1:-results/reference}
@@ -37,6 +37,21 @@ train "draft:questions=16000,layers=2,steps=1500,tokens=16384,learning_rate=0.00
 train "medusa:questions=16000,steps=1500,tokens=16384,precision=bf16" "$family"
 bench run --model "$family" --data built-in --task spider "${methods[@]}" \
   --device cuda --dtype bfloat16 --output "$output/gpu-large-bfloat16"
-[ -e "$output/gpu-large-profile" ] ||
-  bench profile --model "$family" --device cuda --dtype bfloat16 --output "$output/gpu-large-profile"
+bench run --model "$family" --data built-in --task spider "${methods[@]}" --engine graph \
+  --device cuda --dtype bfloat16 --output "$output/gpu-large-bfloat16-graph"
+
+# 3. A Llama of the shape of a 7B model with random weights: how near the baseline is to the memory's
+# bandwidth, by either engine, and what passes of 1 to 256 rows cost.
+shape="$work/llama-7b"
+[ -e "$shape/config.json" ] || python tests/benchmarks/random_llama.py "$shape"
+for engine in eager graph; do
+  bench run --model "$shape" --data built-in --task spider:max_new_tokens=128 --limit 10 \
+    --method ar --method hf_generate --method jacobi --engine "$engine" \
+    --device cuda --dtype bfloat16 --output "$output/gpu-7b-$engine"
+  for model in "$shape" "$family"; do
+    profile="$output/gpu-$(basename "$model")-profile-$engine"
+    [ -e "$profile" ] ||
+      bench profile --model "$model" --engine "$engine" --device cuda --dtype bfloat16 --output "$profile"
+  done
+done
 echo done
