@@ -106,7 +106,6 @@ class Session:
         self._passes[self._pending, mask is not None] += 1
         return output
 
-    @torch.inference_mode()
     def keep(self, rows: int | Tensor) -> None:
         """Commit the first `rows` rows of the last pass, or those at `rows`, and drop the rest.
 
@@ -117,7 +116,8 @@ class Session:
         if count > self._pending:
             raise ValueError(f"cannot keep {count} rows of a pass of {self._pending}")
         if not isinstance(rows, int):
-            self._cache.gather(rows.to(self.device))
+            with torch.inference_mode():
+                self._cache.gather(rows.to(self.device))
         self.length += count
         self._cache.commit(self.length)
         self._pending = 0
