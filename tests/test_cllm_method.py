@@ -99,7 +99,16 @@ def test_a_block_of_one_is_refused(decoding):
 
 
 def test_rows_of_a_run(monkeypatch, tmp_path, tiny, folder):
-    arguments = ["run", "--model", folder, "--plugin", tiny[1], "--task", "counting:count=3"]
+    arguments = [
+        "run",
+        "--no-noise-floor",
+        "--model",
+        folder,
+        "--plugin",
+        tiny[1],
+        "--task",
+        "counting:count=3",
+    ]
     methods = ["--method", "cllm", "--method", "cllm:decoding=ar", "--repeats", 1, "--threads", 1]
     out = tmp_path / "out"
     command = [*arguments, *methods, "--data", tmp_path, "--device", "cpu", "--output", out]

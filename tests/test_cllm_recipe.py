@@ -33,7 +33,17 @@ def trained(tiny, tmp_path_factory):
 
 
 def test_it_leaves_a_family_that_runs_at_once(monkeypatch, tmp_path, tiny, trained):
-    asked = ["run", "--model", trained, "--method", "cllm", "--plugin", tiny[1], "--task"]
+    asked = [
+        "run",
+        "--no-noise-floor",
+        "--model",
+        trained,
+        "--method",
+        "cllm",
+        "--plugin",
+        tiny[1],
+        "--task",
+    ]
     out = tmp_path / "out"
     common = ["--data", tmp_path, "--output", out, "--repeats", 1, "--threads", 1]
     assert cli(monkeypatch, *asked, "counting:count=4", *common) == 0

@@ -52,7 +52,16 @@ def trained(tiny, tmp_path_factory):
 
 def test_it_leaves_a_family_whose_speculative_runs(monkeypatch, tmp_path, tiny, trained):
     out = tmp_path / "out"
-    asked = ["run", "--model", trained, "--plugin", tiny[1], "--task", "counting:count=4"]
+    asked = [
+        "run",
+        "--no-noise-floor",
+        "--model",
+        trained,
+        "--plugin",
+        tiny[1],
+        "--task",
+        "counting:count=4",
+    ]
     methods = ["--method", "speculative:k=2", "--method", "hf_assisted:k=2"]
     common = ["--data", tmp_path, "--output", out, "--repeats", 1, "--threads", 1]
     assert cli(monkeypatch, *asked, *methods, *common) == 0

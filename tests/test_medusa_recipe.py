@@ -195,7 +195,16 @@ def trained(tiny, tmp_path_factory):
 
 
 def run(monkeypatch, tmp_path, tiny, model, *methods):
-    asked = ["run", "--model", model, "--plugin", tiny[1], "--task", "counting:count=4"]
+    asked = [
+        "run",
+        "--no-noise-floor",
+        "--model",
+        model,
+        "--plugin",
+        tiny[1],
+        "--task",
+        "counting:count=4",
+    ]
     common = ["--data", tmp_path, "--output", tmp_path / "out", "--repeats", 1, "--threads", 1]
     chosen = [part for method in methods for part in ("--method", method)]
     assert cli(monkeypatch, *asked, *chosen, *common) == 0

@@ -150,7 +150,18 @@ def test_a_run_is_timed_and_not_graded(
         f"my_talks:path={file},chat_template=plain,max_new_tokens=6",
     ]
     asked = [part for task in tasks for part in ("--task", task)]
-    common = ["run", "--model", tiny[0], "--plugin", plugin, "--threads", 1, "--repeats", 1]
+    common = [
+        "run",
+        "--no-noise-floor",
+        "--model",
+        tiny[0],
+        "--plugin",
+        plugin,
+        "--threads",
+        1,
+        "--repeats",
+        1,
+    ]
     assert cli(monkeypatch, *common, *asked, "--method", "jacobi", "--output", out) == 0
     summaries = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert len(summaries) == 4
