@@ -20,7 +20,7 @@ from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
-from cllm_bench.runtime import Runtime, attention_kernel, engine_of
+from cllm_bench.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.settings import build, parse_pairs, parse_selection, split_selections
 from cllm_bench.sources import task_sources
 
@@ -143,11 +143,11 @@ def _plan(options: RunOptions) -> RunPlan:
     sampling = _sampling(options)
     cells = plan_cells(registry, methods, sampling, again=options.noise_floor)
     tasks = build_tasks(registry, options.tasks)
-    attention = attention_kernel(options.attention)
+    attention = choice("attention", options.attention, Attention)
     checkpoints = parse_pairs(options.roles, "--role")
     # Before torch is loaded, so that a wrong name is told at once.
     threads = options.threads or find_family(options.model, roles=checkpoints).threads
-    engine = engine_of(options.engine)
+    engine = choice("engine", options.engine, Engine)
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
     _check_roles(registry, family, cells, options)

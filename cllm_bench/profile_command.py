@@ -21,7 +21,7 @@ from cllm_bench.pass_times import Shape
 from cllm_bench.profile import Profile, markdown
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
-from cllm_bench.runtime import Runtime, attention_kernel, engine_of
+from cllm_bench.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.settings import parse_pairs
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def profile_command(options: ProfileOptions) -> None:
     default = f"{named.name.replace('/', '--')}-{options.role}-profile"
     output = options.output or Path("results") / default
     _refuse(output)
-    attention = attention_kernel(options.attention)
+    attention = choice("attention", options.attention, Attention)
     threads = options.threads or named.threads
-    engine = engine_of(options.engine)
+    engine = choice("engine", options.engine, Engine)
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
     console = Console(stderr=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from cllm_bench.errors import UserError
 from cllm_bench.processes import processes_here
@@ -63,28 +63,15 @@ class Runtime:
         return replace(self, device=device, dtype=dtype, threads=threads)
 
 
-def engine_of(name: str) -> Engine:
-    """Return the engine of that name.
+def choice(option: str, text: str, kind: Any) -> Any:
+    """Return what the user chose of a `Literal` type.
 
     Raises:
-        UserError: There is none.
+        UserError: It is none of its values.
     """
-    for known in get_args(Engine):
-        if known == name:
-            return cast(Engine, known)
-    raise UserError(f"--engine {name} is not one of {', '.join(get_args(Engine))}")
-
-
-def attention_kernel(name: str) -> Attention:
-    """Return the kernel of that name.
-
-    Raises:
-        UserError: There is none.
-    """
-    for known in get_args(Attention):
-        if known == name:
-            return cast(Attention, known)
-    raise UserError(f"--attention {name} is not one of {', '.join(get_args(Attention))}")
+    if text not in get_args(kind):
+        raise UserError(f"--{option} {text} is not one of {', '.join(get_args(kind))}")
+    return text
 
 
 def cores() -> int:
