@@ -4,11 +4,13 @@ transformers' `eager` kernel turns every score into float32 and back, and under 
 masks it there as well. In bfloat16 on a CPU that takes longer than the products themselves, and the
 fused kernel's backward pass is slow with a mask: one step of a CLLM's training took 338 ms with
 `eager`, 297 ms with `sdpa` and 272 ms with `plain` (`mini`, two cores with AMX).
+
+Told how a sequence is packed, the kernel also leaves out what its mask would hide.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,21 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 NAME = "plain"
 
 
+class Packing(NamedTuple):
+    """How the T columns of a packed sequence are laid out: one part, then copies.
+
+    Rows of the first part see columns of it alone; those of a copy see the first part and their
+    own copy, never another one.
+
+    Attributes:
+        clean: Columns of the first part.
+        span: Columns of each copy; (T - clean) / span is their number, C.
+    """
+
+    clean: int
+    span: int
+
+
 def plain_attention(
     module: nn.Module,
     query: Tensor,  # (B, heads, T, D)
@@ -25,6 +42,7 @@ def plain_attention(
     value: Tensor,  # (B, key heads, L + T, D)
     attention_mask: Tensor | None,  # (B or 1, 1, T, L + T), additive
     scaling: float | None = None,
+    packing: Packing | None = None,  # needs a mask, and L = 0
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Return what attention gives, (B, T, heads, D); dropout is for others."""
@@ -35,11 +53,42 @@ def plain_attention(
     if groups > 1:
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = (query * scale).to(dtype) @ key.to(dtype).transpose(2, 3)
+    query, key, value = (query * scale).to(dtype), key.to(dtype), value.to(dtype)
     if attention_mask is not None:
         # The least float32 is none of bfloat16: it would become infinite, and a padding row NaN.
-        scores = scores + attention_mask.clamp(min=torch.finfo(dtype).min).to(dtype)
-    return (scores.softmax(-1) @ value.to(dtype)).transpose(1, 2), None
+        attention_mask = attention_mask.clamp(min=torch.finfo(dtype).min).to(dtype)
+    if packing is not None and attention_mask is not None:
+        return _packed(query, key, value, attention_mask, packing).transpose(1, 2), None
+    return _attend(query, key, value, attention_mask).transpose(1, 2), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    scores = query @ key.transpose(-1, -2)
+    if mask is not None:
+        scores += mask
+    return scores.softmax(-1) @ value
+
+
+def _packed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, packing: Packing) -> Tensor:
+    clean, span = packing
+    count = (query.shape[2] - clean) // span
+
+    def apart(rows: Tensor) -> Tensor:  # (B, h, C * span, n) -> (B, h, C, span, n)
+        return rows.reshape(*rows.shape[:2], count, span, rows.shape[-1])
+
+    keys, values = key[:, :, :clean], value[:, :, :clean]
+    first = _attend(query[:, :, :clean], keys, values, mask[:, :, :clean, :clean])
+    before = query[:, :, clean:] @ keys.transpose(-1, -2)
+    before += mask[:, :, clean:, :clean]
+    own_query, own_key, own_value = (apart(part[:, :, clean:]) for part in (query, key, value))
+    own = own_query @ own_key.transpose(-1, -2)
+    # Of the masks between copies only those of each with itself: (B, 1, C, span, span).
+    blocks = mask[:, :, clean:, clean:].reshape(len(mask), 1, count, span, count, span)
+    own += blocks.diagonal(dim1=2, dim2=4).movedim(-1, 2)
+    shares = torch.cat([before, own.flatten(2, 3)], dim=-1).softmax(-1)
+    copies = shares[..., :clean] @ values
+    copies += (apart(shares[..., clean:]) @ own_value).flatten(2, 3)
+    return torch.cat([first, copies], dim=2)
 
 
 def register() -> None:

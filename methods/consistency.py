@@ -137,7 +137,12 @@ def logits_of(
     model: nn.Module,
     batch: Packed,
 ) -> Tensor:  # (B, T - t, V)
-    """Run one pass; leave out the logits of the t first columns, which no loss reads."""
+    """Run one pass; leave out the logits of the t first columns, which no loss reads.
+
+    Models hand `packing` down to the attention kernel, and all kernels but `plain` ignore it.
+    """
+    from cllm_bench.attention import Packing
+
     keep = batch.ids.shape[1] - int(batch.prompts.min()) + 1
     logits: Tensor = model(
         input_ids=batch.ids,
@@ -145,6 +150,7 @@ def logits_of(
         position_ids=batch.positions,
         use_cache=False,
         logits_to_keep=keep,
+        packing=Packing(batch.clean, batch.span),
     ).logits
     return logits
 

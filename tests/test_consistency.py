@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
 
+from cllm_bench import attention
 from cllm_bench_methods import consistency
 from cllm_bench_methods.cllm_batches import Answer, States, move_on, pack
 from cllm_bench_methods.consistency import (
@@ -62,8 +63,11 @@ CASES = {
 
 
 @cache
-def tiny(kind):
-    return tiny_model(kind)
+def tiny(kind, kernel="sdpa"):
+    attention.register()
+    model = tiny_model(kind)
+    model.set_attn_implementation(kernel)
+    return model
 
 
 def texts(copies, shapes=SHAPES, steps=3, seed=0):
@@ -182,10 +186,11 @@ def assert_same(loss, literal, model):
     assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "plain"])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_are_those_of_the_formulas(family, case):
-    model, states = tiny(family), replace(PLAIN, **CASES[case])
+def test_values_and_gradients_are_those_of_the_formulas(family, case, kernel):
+    model, states = tiny(family, kernel), replace(PLAIN, **CASES[case])
     answers = texts(states.copies)
     packed = packed_of(states, answers, model)
     logits = run(model, packed, states)
@@ -198,6 +203,32 @@ def test_values_and_gradients_are_those_of_the_formulas(family, case):
         literal = sum(weight * distance(kind, p, q) for weight, p, q in terms)
         assert_same(consistency_loss(logits, packed, kind, pairs(states)), literal, model)
     assert_same(ar_loss(logits, packed), literal_ar(model, answers), model)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_plain_kernel_computes_no_score_between_copies(family, monkeypatch):
+    model = tiny(family, "plain")
+    packed = pack(texts(3), replace(PLAIN, copies=3), random.Random(0))
+    widths, whole = [], attention._packed
+
+    def watched(query, key, value, mask, packing):
+        widths.append((query.shape[2], packing))
+        return whole(query, key, value, mask, packing)
+
+    monkeypatch.setattr(attention, "_packed", watched)
+    monkeypatch.setattr(torch.Tensor, "softmax", softmax_up_to(packed.clean + packed.span))
+    with torch.no_grad():
+        logits_of(model, packed)
+    layers = model.config.get_text_config().num_hidden_layers
+    assert widths == [(packed.ids.shape[1], (packed.clean, packed.span))] * layers
+
+
+def softmax_up_to(columns, softmax=torch.Tensor.softmax):
+    def limited(scores, *args, **keywords):
+        assert scores.shape[-1] <= columns
+        return softmax(scores, *args, **keywords)
+
+    return limited
 
 
 @pytest.mark.parametrize("family", FAMILIES)
