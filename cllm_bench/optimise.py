@@ -114,7 +114,10 @@ class Optimiser:
         }
         self._factors = [(rates or {}).get(name, 1.0) for name in groups for _ in groups[name]]
         optimiser = torch.optim.AdamW(
-            itertools.chain(*groups.values()), lr=settings.learning_rate, betas=(0.9, 0.98)
+            itertools.chain(*groups.values()),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
         )
         self._model, self._optimiser = place(self._accelerator, model, optimiser)
         if world_size() > 1:
