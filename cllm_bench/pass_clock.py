@@ -12,11 +12,10 @@ import torch
 
 from cllm_bench.clock import Clock
 from cllm_bench.family import ModelFamily
-from cllm_bench.pass_times import Shape
+from cllm_bench.pass_times import REPEATS, Shape
 from cllm_bench.session import Session
 
-REPEATS = 21
-WARM_UP = 3
+WARM_UP = 2
 
 
 def time_passes(

@@ -1,8 +1,8 @@
 """How long passes of each shape take alone, and the speedup that this predicts.
 
 A run counts the passes of every reply by their shape: weights, rows, and whether the rows form a
-tree. Afterwards each shape is timed by itself. A reply's passes at these times, over its tokens, is
-the pace that the method would have if nothing but its passes took time.
+tree. In pauses of the run, and at its end, each shape is timed by itself. A reply's passes at these
+times, over its tokens, is the pace that the method would have if nothing but its passes took time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from cllm_bench.rows import Row
+
+REPEATS = 21  # passes to a median, where shapes are timed once
 
 
 class Shape(NamedTuple):
@@ -51,7 +53,8 @@ class PassTime:
         task: Label of the task whose context it was measured at.
         shape: Of the pass, as text.
         context: Committed tokens, L.
-        seconds: Median of `repeats` passes, with the choice of each row's likeliest token.
+        seconds: Median of `repeats` passes, with the choice of each row's likeliest token. What
+            many pauses of a run measured, a line each, counts together.
         repeats: How many.
         attempt: Which process measured it.
     """

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from cllm_bench.answering import Answer, Answering
 from cllm_bench.clock import device_clock
-from cllm_bench.contracts import Decoder, LibraryDecoder, Listen
-from cllm_bench.errors import UserError
-from cllm_bench.generate import Generation, generate
+from cllm_bench.contracts import Listen
 from cllm_bench.machine_watch import Lap, MachineWatch
-from cllm_bench.pass_times import PassTime, missing_shapes
+from cllm_bench.pass_times import REPEATS, PassTime, missing_shapes
 from cllm_bench.perplexity_pass import Texts
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
 from cllm_bench.questions import Asked, Questions
@@ -25,21 +23,7 @@ from cllm_bench.results import ResultFolder, Row
 from cllm_bench.summary import summarise_folder
 from cllm_bench.verdicts import Verdict, verdict
 
-WARM_UP_RUNS = 3  # to a median
-WARM_UP_MEDIANS = 8  # at most
-WARM_UP_AGREEMENT = 0.1  # relative
-WARM_UP_TOKENS = 32
-CAPTURE_TRIES = 5  # a method may run other shapes when asked again; few do
-
-
-class _Answer(NamedTuple):
-    """What one method made of one turn: a generation, or the reason why there is none."""
-
-    generation: Generation | None
-    error: str | None
-    counters: Mapping[str, float]
-    peak_memory_bytes: int | None
-    pass_shapes: Mapping[str, int] = {}
+PAUSE_REPEATS = 3  # of every shape of pass, in each of many pauses
 
 
 @dataclass
@@ -48,7 +32,7 @@ class _Talk:
 
     cell: Cell
     asked: list[Asked] = field(default_factory=list)
-    answers: list[_Answer] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
     verdicts: list[Verdict | None] = field(default_factory=list)
 
@@ -71,17 +55,12 @@ class Runner:
         listen("loading the weights", 0, 1)
         self._clock = device_clock(plan.family.runtime.device)
         self._watch = MachineWatch(plan.family.runtime.device)
-        self._decoders: dict[str, Decoder | LibraryDecoder] = {
-            cell.label: cell.method.bind(plan.family) for cell in plan.cells
-        }
+        self._answering = Answering(plan, self._clock)
         self._texts = Texts(plan)
         self._questions = Questions(plan)
         for each in plan.tasks:
             self._questions.longest(each)  # a prompt that cannot be made is told before the folder
-        extra = {
-            label: int(getattr(decoder, "extra_parameters", 0))
-            for label, decoder in self._decoders.items()
-        }
+        extra = self._answering.extra_parameters()
         self.folder = ResultFolder.open(output, plan.manifest(extra))
         self._stored = {row.key: row for row in self.folder.rows}
 
@@ -95,42 +74,45 @@ class Runner:
             measured = self._texts.measure(wanted, self.folder.attempt, self._listen)
             self.folder.append_perplexity(measured)
         rounds = list(self._plan.rounds())
-        warm: set[str] = set()
         for done, round_ in enumerate(rounds):
             missing = [cell for cell in round_.cells if not self._is_stored(round_, cell)]
             if not missing:
                 continue
-            if round_.plan.label not in warm:
-                self._listen(f"{round_.plan.label}: warm-up", done, len(rounds))
-                self._warm_up(round_.plan)
-                warm.add(round_.plan.label)
-            what = f"{round_.plan.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"
+            task = round_.plan
+            if not self._answering.is_warm(task.label):
+                self._listen(f"{task.label}: warm-up", done, len(rounds))
+            longest = self._questions.asked(task, self._questions.longest(task))
+            if self._answering.prepare(task.label, longest) and round_.repeat > 0:
+                # By now every question has been asked once, and all shapes of passes are known.
+                self._time_passes(task, PAUSE_REPEATS, again=True)
+            what = f"{task.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"
             self._listen(what, done, len(rounds))
             rows = self._round(round_, missing)
             self.folder.append(rows)
             self._stored.update((row.key, row) for row in rows)
-        self._time_passes()
+        for number, task in enumerate(self._plan.tasks):
+            self._listen(f"{task.label}: passes alone", number, len(self._plan.tasks))
+            self._time_passes(task, REPEATS, again=False)
         self._listen("summary", len(rounds), len(rounds))
         return write_summary(self.folder)
 
-    def _time_passes(self) -> None:
-        """Time by itself every shape of pass that was run, at each task's usual context."""
-        from cllm_bench.pass_clock import REPEATS, time_passes
+    def _time_passes(self, plan: TaskPlan, repeats: int, *, again: bool) -> None:
+        """Time by itself every shape of pass that was run, at the task's usual context."""
+        known = () if again else self.folder.pass_times
+        shapes = missing_shapes(self.folder.rows, plan.label, known)
+        if not shapes:
+            return
+        from cllm_bench.pass_clock import time_passes
 
-        for number, plan in enumerate(self._plan.tasks):
-            shapes = missing_shapes(self.folder.rows, plan.label, self.folder.pass_times)
-            if not shapes:
-                continue
-            self._listen(f"{plan.label}: passes alone", number, len(self._plan.tasks))
-            own = [row for row in self.folder.rows if row.task == plan.label and row.token_ids]
-            context = round(
-                statistics.median(row.prompt_tokens + len(row.token_ids) / 2 for row in own)
+        own = [row for row in self.folder.rows if row.task == plan.label and row.token_ids]
+        context = round(
+            statistics.median(row.prompt_tokens + len(row.token_ids) / 2 for row in own)
+        )
+        found = time_passes(self._plan.family, shapes, context, self._clock, repeats)
+        for shape, seconds in found.items():
+            self.folder.append_pass_time(
+                PassTime(plan.label, str(shape), context, seconds, repeats, self.folder.attempt)
             )
-            found = time_passes(self._plan.family, shapes, context, self._clock)
-            for shape, seconds in found.items():
-                self.folder.append_pass_time(
-                    PassTime(plan.label, str(shape), context, seconds, REPEATS, self.folder.attempt)
-                )
 
     def _key(self, round_: Round, turn: int, cell: Cell, repeat: int | None = None) -> str:
         repeat = round_.repeat if repeat is None else repeat
@@ -139,65 +121,6 @@ class Runner:
     def _is_stored(self, round_: Round, cell: Cell) -> bool:
         turns = range(round_.plan.turns(round_.sample))
         return all(self._key(round_, turn, cell) in self._stored for turn in turns)
-
-    def _warm_up(self, plan: TaskPlan) -> None:
-        """Run every method on the longest prompt until two medians of its pace agree."""
-        asked = self._questions.asked(plan, self._questions.longest(plan))
-        asked = asked._replace(limit=min(WARM_UP_TOKENS, asked.limit))
-        for cell in self._plan.cells:
-            previous = None
-            for _ in range(WARM_UP_MEDIANS):
-                paces = [self._pace(cell, asked) for _ in range(WARM_UP_RUNS)]
-                if None in paces:
-                    break  # it fails on this prompt, and its row will say so
-                median = statistics.median(pace for pace in paces if pace is not None)
-                if previous and abs(median / previous - 1) <= WARM_UP_AGREEMENT:
-                    break
-                previous = median
-
-    def _pace(self, cell: Cell, asked: Asked) -> float | None:
-        generation = self._ask(cell, asked).generation
-        if generation is None:
-            return None
-        seconds = generation.prefill_seconds + generation.decode_seconds
-        return seconds / len(generation.token_ids)
-
-    def _ask(self, cell: Cell, asked: Asked) -> _Answer:
-        """Let one method answer; once more where its time holds the capture of a graph."""
-        captures = self._plan.family.captures
-        for _ in range(CAPTURE_TRIES):
-            before = captures.count
-            answer = self._ask_once(cell, asked)
-            if captures.count == before:
-                break
-        return answer
-
-    def _ask_once(self, cell: Cell, asked: Asked) -> _Answer:
-        """Let one method answer, timed, with the garbage collector off."""
-        decoder, family = self._decoders[cell.label], self._plan.family
-        family.take_passes()
-        reset_peak, read_peak = _peak_memory(self._plan.family.runtime.device)
-        reset_peak()
-        gc.disable()
-        try:
-            generation = generate(
-                decoder,
-                asked.prompt_ids,
-                sampling=asked.sampling,
-                max_new_tokens=asked.limit,
-                stop_ids=self._plan.family.stop_ids,
-                clock=self._clock,
-                ends=asked.ends,
-            )
-            counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
-        except UserError as error:
-            return _Answer(None, str(error), {}, None)
-        except Exception as error:  # a plugin may raise anything: that is a result, not a crash
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            return _Answer(None, text, {}, None)
-        finally:
-            gc.enable()
-        return _Answer(generation, None, counters, read_peak(), family.take_passes())
 
     def _round(self, round_: Round, missing: Sequence[Cell]) -> list[Row]:
         """Let the methods answer one after the other, turn by turn; compare, then grade."""
@@ -214,10 +137,10 @@ class Runner:
     def _take_turn(self, round_: Round, talk: _Talk) -> None:
         """Ask the next turn; behind a failed one there is no conversation to go on with."""
         if talk.answers and talk.answers[-1].generation is None:
-            talk.answers.append(_Answer(None, "an earlier turn failed", {}, None))
+            talk.answers.append(Answer(None, "an earlier turn failed"))
             return
         asked = self._questions.asked(round_.plan, round_.sample, talk.replies)
-        answer = self._ask(talk.cell, asked)
+        answer = self._answering.ask(talk.cell, asked)
         talk.asked.append(asked)
         talk.answers.append(answer)
         if answer.generation is not None:
@@ -323,18 +246,6 @@ class Runner:
             return None if score is None else float(score), None
         except Exception as error:
             return None, " ".join(f"grading failed: {type(error).__name__}: {error}".split())
-
-
-def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | None]]:
-    """Return how to reset and to read the device's peak memory; the CPU has no such counter."""
-    if not device.startswith("cuda"):
-        return (lambda: None), (lambda: None)
-    import torch
-
-    return (
-        lambda: torch.cuda.reset_peak_memory_stats(device),
-        lambda: int(torch.cuda.max_memory_allocated(device)),
-    )
 
 
 def write_summary(folder: ResultFolder, judge: str | None = None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ figure but the speed of decoding (`samples_timed` says how many that is about).
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,12 @@ def summarise_folder(folder: ResultFolder, judge: str | None = None) -> list[dic
 
 
 def _seconds(pass_times: Sequence[PassTime], task: str) -> Mapping[str, float]:
-    return {each.shape: each.seconds for each in pass_times if each.task == task}
+    """Return by shape the median of what was measured in all pauses, each for its repeats."""
+    found: dict[str, list[float]] = {}
+    for each in pass_times:
+        if each.task == task:
+            found.setdefault(each.shape, []).extend([each.seconds] * each.repeats)
+    return {shape: statistics.median(times) for shape, times in found.items()}
 
 
 def _predicted(

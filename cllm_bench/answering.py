@@ -1,0 +1,164 @@
+"""The methods of a run at work: bound to the weights, warmed up, and asked, on one clock."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from cllm_bench.clock import Clock
+from cllm_bench.contracts import Decoder, LibraryDecoder
+from cllm_bench.errors import UserError
+from cllm_bench.generate import Generation, generate
+from cllm_bench.plan import Cell, RunPlan
+from cllm_bench.questions import Asked
+
+WARM_UP_RUNS = 3  # to a median
+WARM_UP_MEDIANS = 8  # at most
+WARM_UP_AGREEMENT = 0.1  # relative
+WARM_UP_TOKENS = 32
+CAPTURE_TRIES = 5  # a method may run other shapes when asked again; few do
+ROUNDS_TO_A_BINDING = 20
+
+
+class Answer(NamedTuple):
+    """What one method made of one turn: a generation, or the reason why there is none."""
+
+    generation: Generation | None
+    error: str | None
+    counters: Mapping[str, float] = {}
+    peak_memory_bytes: int | None = None
+    pass_shapes: Mapping[str, int] = {}
+
+
+class Answering:
+    """The decoders of a run's cells.
+
+    Two equal sessions differ by some tenths of a per cent in speed for as long as they live: their
+    memory lies where it lies. No number of questions averages that out, so all methods are bound
+    anew every few rounds, and it becomes part of the noise that the intervals show. Captured graphs
+    stay: to capture them anew takes too long.
+
+    Args:
+        plan: What to run.
+        clock: Of the device.
+
+    Raises:
+        UserError: A method does not fit the family.
+    """
+
+    def __init__(self, plan: RunPlan, clock: Clock) -> None:
+        self._plan = plan
+        self._clock = clock
+        self._warm: set[str] = set()
+        self._rounds = 0
+        self._decoders = self._bound()
+
+    def _bound(self) -> dict[str, Decoder | LibraryDecoder]:
+        return {cell.label: cell.method.bind(self._plan.family) for cell in self._plan.cells}
+
+    def extra_parameters(self) -> dict[str, int]:
+        """Return by cell the parameters beyond those of its checkpoint."""
+        return {
+            label: int(getattr(decoder, "extra_parameters", 0))
+            for label, decoder in self._decoders.items()
+        }
+
+    def is_warm(self, task: str) -> bool:
+        """Tell whether a task's questions have been asked before."""
+        return task in self._warm
+
+    def prepare(self, task: str, longest: Asked) -> bool:
+        """Prepare for a round of a task: warm up, or bind anew where that is due.
+
+        Args:
+            task: Its label.
+            longest: The longest of its questions.
+
+        Returns:
+            Whether they were bound anew: a pause, in which other things can be measured.
+        """
+        self._rounds += 1
+        asked = longest._replace(limit=min(WARM_UP_TOKENS, longest.limit))
+        if task not in self._warm:
+            self._warm.add(task)
+            self._settle(asked)
+            return False
+        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
+            return False
+        self._rounds = 1
+        self._decoders.clear()  # before, so that memory never holds both
+        self._decoders = self._bound()
+        for cell in self._plan.cells:
+            self.ask(cell, asked)
+        return True
+
+    def _settle(self, asked: Asked) -> None:
+        """Run every method until two medians of its pace agree."""
+        for cell in self._plan.cells:
+            previous = None
+            for _ in range(WARM_UP_MEDIANS):
+                paces = [self._pace(cell, asked) for _ in range(WARM_UP_RUNS)]
+                if None in paces:
+                    break  # it fails on this prompt, and its row will say so
+                median = statistics.median(pace for pace in paces if pace is not None)
+                if previous and abs(median / previous - 1) <= WARM_UP_AGREEMENT:
+                    break
+                previous = median
+
+    def _pace(self, cell: Cell, asked: Asked) -> float | None:
+        generation = self.ask(cell, asked).generation
+        if generation is None:
+            return None
+        seconds = generation.prefill_seconds + generation.decode_seconds
+        return seconds / len(generation.token_ids)
+
+    def ask(self, cell: Cell, asked: Asked) -> Answer:
+        """Let one method answer; once more where its time holds the capture of a graph."""
+        captures = self._plan.family.captures
+        for _ in range(CAPTURE_TRIES):
+            before = captures.count
+            answer = self._ask_once(cell, asked)
+            if captures.count == before:
+                break
+        return answer
+
+    def _ask_once(self, cell: Cell, asked: Asked) -> Answer:
+        """Let one method answer, timed, with the garbage collector off."""
+        decoder, family = self._decoders[cell.label], self._plan.family
+        family.take_passes()
+        reset_peak, read_peak = _peak_memory(family.runtime.device)
+        reset_peak()
+        gc.disable()
+        try:
+            generation = generate(
+                decoder,
+                asked.prompt_ids,
+                sampling=asked.sampling,
+                max_new_tokens=asked.limit,
+                stop_ids=family.stop_ids,
+                clock=self._clock,
+                ends=asked.ends,
+            )
+            counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
+        except UserError as error:
+            return Answer(None, str(error))
+        except Exception as error:  # a plugin may raise anything: that is a result, not a crash
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            return Answer(None, text)
+        finally:
+            gc.enable()
+        return Answer(generation, None, counters, read_peak(), family.take_passes())
+
+
+def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | None]]:
+    """Return how to reset and to read the device's peak memory; the CPU has no such counter."""
+    if not device.startswith("cuda"):
+        return (lambda: None), (lambda: None)
+    import torch
+
+    return (
+        lambda: torch.cuda.reset_peak_memory_stats(device),
+        lambda: int(torch.cuda.max_memory_allocated(device)),
+    )
