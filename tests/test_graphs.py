@@ -143,8 +143,8 @@ def test_a_model_that_cannot_be_captured_is_told(llama):
 
 
 def test_a_capture_within_a_reply_is_not_timed(tiny):
-    """The runner asks again where something was captured meanwhile."""
-    from cllm_bench.runner import Runner
+    """A method is asked again where something was captured meanwhile."""
+    from cllm_bench.answering import Answering
 
     class Family:
         captures = Captures()
@@ -159,11 +159,11 @@ def test_a_capture_within_a_reply_is_not_timed(tiny):
         Family.captures.count += len(asked) < 3
         return len(asked)
 
-    runner = object.__new__(Runner)
-    runner._plan = Plan()
-    runner._ask_once = once
-    assert runner._ask(None, "q") == 3
-    assert runner._ask(None, "q") == 4
+    answering = object.__new__(Answering)
+    answering._plan = Plan()
+    answering._ask_once = once
+    assert answering.ask(None, "q") == 3
+    assert answering.ask(None, "q") == 4
 
 
 def test_the_engine_needs_a_gpu():

@@ -101,10 +101,10 @@ def test_killed_in_the_middle_and_repeated(monkeypatch, tmp_path, command):
 
 
 def test_ctrl_c_stops_in_one_line_and_keeps_what_is_stored(monkeypatch, tmp_path, command, capsys):
-    import cllm_bench.runner as runner
+    import cllm_bench.answering as answering
 
     arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
-    real, calls = runner.generate, []
+    real, calls = answering.generate, []
 
     def interrupted(*given, **options):
         calls.append(given)
@@ -112,11 +112,11 @@ def test_ctrl_c_stops_in_one_line_and_keeps_what_is_stored(monkeypatch, tmp_path
             raise KeyboardInterrupt
         return real(*given, **options)
 
-    monkeypatch.setattr(runner, "generate", interrupted)
+    monkeypatch.setattr(answering, "generate", interrupted)
     assert cli(monkeypatch, *arguments) == 130
     assert "stopped; what is stored stays" in capsys.readouterr().err
     assert 0 < len(rows(tmp_path / "out")) < 8 * 3 * 2
-    monkeypatch.setattr(runner, "generate", real)
+    monkeypatch.setattr(answering, "generate", real)
     assert cli(monkeypatch, *arguments) == 0
     assert len(rows(tmp_path / "out")) == 8 * 3 * 2
 
