@@ -35,10 +35,10 @@ class Answer(NamedTuple):
 class Answering:
     """The decoders of a run's cells.
 
-    Two equal sessions differ by some tenths of a per cent in speed for as long as they live: their
-    memory lies where it lies. No number of questions averages that out, so all methods are bound
-    anew every few rounds, and it becomes part of the noise that the intervals show. Captured graphs
-    stay: to capture them anew takes too long.
+    Two equal rows of one run have differed by some tenths of a per cent, always the same way: it
+    may be where a session's memory lies. No number of questions averages that out, so all methods
+    are bound anew every few rounds, and what differs between sessions becomes part of the noise
+    that the intervals show. Captured graphs stay: to capture them anew takes too long.
 
     Args:
         plan: What to run.
