@@ -34,7 +34,11 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, …")]
 Attention = Annotated[str, typer.Option(help="sdpa, eager or plain.")]
 Engine = Annotated[
-    str, typer.Option(help="eager, or graph: decode passes as captured CUDA graphs.")
+    str,
+    typer.Option(
+        help="eager; graph: decode passes as captured CUDA graphs; compiled: as graphs of fused "
+        "layers."
+    ),
 ]
 Threads = Annotated[
     int, typer.Option(help="CPU threads; 0 is what suits the model, else one a core.")

@@ -140,10 +140,12 @@ class ModelFamily:
     def session(self, role: str) -> Session:
         """Return a new session on a role's weights."""
         model, passes = self.model(role), self._passes.setdefault(role, Counter())
-        if self.runtime.engine == "graph":
+        if self.runtime.engine != "eager":
             from cllm_bench.graphs import GraphSession
 
-            return GraphSession(model, self.captures, passes=passes)
+            return GraphSession(
+                model, self.captures, passes=passes, compiled=self.runtime.engine == "compiled"
+            )
         from cllm_bench.session import Session
 
         return Session(model, passes=passes)

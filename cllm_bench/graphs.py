@@ -13,6 +13,10 @@ serve a whole run. Padding rows see themselves, write behind the pending rows, a
 
 What is captured is one function of those tensors; without a capture it can be run as it is, which
 is how its logic is tested where there is no GPU.
+
+An eager kernel's launch is hidden, but not its trip through memory: small element-wise kernels may
+take as long as the weights. So the layers can be compiled before they are captured; prefills, whose
+shapes are many, stay as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +32,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cllm_bench.errors import UserError
+from cllm_bench.lean_layers import compiled_layers
 from cllm_bench.session import INITIAL_CAPACITY, Output, Session
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -72,6 +78,7 @@ class GraphSession(Session):
         captures: Counts what is captured.
         passes: As for `Session`.
         capture: How.
+        compiled: Whether layers are fused by torch.compile first, where they are of a known kind.
     """
 
     def __init__(
@@ -81,10 +88,12 @@ class GraphSession(Session):
         capacity: int = INITIAL_CAPACITY,
         passes: Counter[tuple[int, bool]] | None = None,
         capture: Capture = cuda_capture,
+        compiled: bool = False,
     ) -> None:
         super().__init__(model, capacity, passes)
         self._captures = captures
         self._capture = capture
+        self._compiled = compiled
         self._graphs: dict[tuple[int, int, bool], _Graph] = {}
         self._captured_capacity = 0
 
@@ -122,7 +131,9 @@ class GraphSession(Session):
 
     def _new(self, rows: int, window: int, hidden: bool) -> _Graph:
         start = time.perf_counter()
-        graph = _Graph(self._model, self._cache, self._pass_cache, rows, window, hidden)
+        graph = _Graph(
+            self._model, self._cache, self._pass_cache, rows, window, hidden, self._compiled
+        )
         graph.write([0] * rows, self.length, None, None)
         try:
             graph.replay = self._capture(graph.run)
@@ -164,8 +175,10 @@ class _Graph:
         rows: int,
         window: int,
         hidden: bool,
+        compiled: bool,
     ) -> None:
         device = model.device
+        self._compiled = compiled
         self.replay: Run = self.run
         self._model, self._cache, self._pass_cache = model, cache, pass_cache
         self._rows, self._window, self._hidden = rows, window, hidden
@@ -219,7 +232,8 @@ class _Graph:
         visible = seen | (behind < 0)
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=visible.device)
         mask = mask.masked_fill(~visible, self._lowest)[None, None]
-        with self._cache.fixed(buffers.slots, self._window):
+        fused = compiled_layers(self._model) if self._compiled else nullcontext()
+        with fused, self._cache.fixed(buffers.slots, self._window):
             output = self._model(
                 input_ids=buffers.ids,
                 attention_mask=mask,

@@ -10,6 +10,10 @@ place of two, and no calls between modules:
     ├── norm ── W_gate,up ── activation ── W_down ── + ──
     └────────────────────────────────────────────────┘
 
+What stands before the attention and what stands behind it are two functions, which torch.compile
+can make fewer kernels of (`compiled_layers`). That pays where a kernel's launch costs nothing and
+its trip through memory does: in a captured graph.
+
 It computes what transformers' layer computes, up to the rounding of a product: a layer is only
 replaced where its parts are exactly these, and where it agrees on random inputs.
 """
@@ -17,8 +21,10 @@ replaced where its parts are exactly these, and where it agrees on random inputs
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache as once
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +38,8 @@ _GATED = ("gate_proj", "up_proj", "down_proj")
 _ROWS = (1, 2, 16)
 # Of the largest value, for a difference: eight roundings of the type.
 _ROUNDINGS = 8
+# Variants of one function that torch.compile may make: a model has two, one of them for one row.
+_VARIANTS = 64
 
 
 @torch.no_grad()
@@ -80,10 +88,24 @@ def _kernel_of(attention: Any) -> str:
     return str(attention.config._attn_implementation)
 
 
+class Parts(NamedTuple):
+    """The two functions of a layer, as they are or compiled."""
+
+    before: Callable[..., tuple[Tensor, Tensor]]
+    behind: Callable[..., Tensor]
+
+
 class LeanLayer:
-    """The forward pass of one layer; called as transformers calls the layer's own."""
+    """The forward pass of one layer; called as transformers calls the layer's own.
+
+    Attributes:
+        parts: What computes it now.
+    """
+
+    parts: Parts
 
     def __init__(self, layer: Any) -> None:
+        self.parts = _PLAIN
         self._attention = attention = layer.self_attn
         mlp = layer.mlp
         self._head = int(attention.head_dim)
@@ -117,10 +139,10 @@ class LeanLayer:
         cache = past_key_values if cache is None else cache
         before, after = self._norms
         batch, rows, _ = hidden_states.shape
-        mixed = linear(rms_norm(hidden_states, *before), *self._qkv)
-        heads = mixed.view(batch, rows, -1, self._head).transpose(1, 2)
-        rotated = _rotate(heads[:, : self._rotated], *position_embeddings)
-        keys, values = rotated[:, self._queries :], heads[:, self._rotated :]
+        rotated, values = self.parts.before(
+            hidden_states, before, self._qkv, self._head, self._rotated, *position_embeddings
+        )
+        keys = rotated[:, self._queries :]
         if cache is not None:
             keys, values = cache.update(keys, values, self._attention.layer_idx)
         seen, _ = self._kernel(
@@ -133,9 +155,72 @@ class LeanLayer:
             scaling=self._scaling,
             **options,
         )
-        hidden_states = hidden_states + linear(seen.reshape(batch, rows, -1), *self._out)
-        gate, up = linear(rms_norm(hidden_states, *after), *self._gate_up).chunk(2, -1)
-        return hidden_states + linear(self._activation(gate) * up, *self._down)
+        mixed = seen.reshape(batch, rows, -1)
+        products = (self._out, self._gate_up, self._down)
+        return self.parts.behind(hidden_states, mixed, after, products, self._activation)
+
+
+@contextmanager
+def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
+    """Let lean layers run what torch.compile makes of them; all layers of a model share it.
+
+    Raises:
+        RuntimeError: It cannot be compiled here, or into no few variants.
+    """
+    import torch._dynamo.config as dynamo  # slow to import, and seldom needed
+
+    passes = [layer.__dict__.get("forward") for layer in _layers(model)]
+    lean = [found for found in passes if isinstance(found, LeanLayer)]
+    for found in lean:
+        found.parts = _compiled_parts()
+    try:
+        with dynamo.patch(recompile_limit=_VARIANTS, fail_on_recompile_limit_hit=True):
+            yield
+    finally:
+        for found in lean:
+            found.parts = _PLAIN
+
+
+@once
+def _compiled_parts() -> Parts:
+    before, behind = _PLAIN
+    return Parts(torch.compile(before, fullgraph=True), torch.compile(behind, fullgraph=True))
+
+
+_Norm = tuple[Any, Tensor, float]  # its shape, weight and epsilon
+_Product = tuple[Tensor, Tensor | None]  # its weight and bias
+
+
+def _before_attention(
+    states: Tensor,  # (B, T, H)
+    norm: _Norm,
+    product: _Product,
+    head: int,
+    rotated: int,
+    cosine: Tensor,  # (B, T, head size)
+    sine: Tensor,  # (B, T, head size)
+) -> tuple[Tensor, Tensor]:
+    """Return queries and keys, rotated, and values; each (B, heads, T, head size)."""
+    mixed = linear(rms_norm(states, *norm), *product)
+    heads = mixed.view(*states.shape[:2], -1, head).transpose(1, 2)
+    return _rotate(heads[:, :rotated], cosine, sine), heads[:, rotated:]
+
+
+def _behind_attention(
+    states: Tensor,  # (B, T, H)
+    mixed: Tensor,  # (B, T, heads · head size)
+    norm: _Norm,
+    products: tuple[_Product, _Product, _Product],  # out, gate and up, down
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return the layer's output, (B, T, H)."""
+    out, gate_up, down = products
+    states = states + linear(mixed, *out)
+    gate, up = linear(rms_norm(states, *norm), *gate_up).chunk(2, -1)
+    return states + linear(activation(gate) * up, *down)
+
+
+_PLAIN = Parts(_before_attention, _behind_attention)
 
 
 def _rotate(

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from cllm_bench.errors import UserError
 from cllm_bench.processes import processes_here
 
-Engine = Literal["eager", "graph"]
+Engine = Literal["eager", "graph", "compiled"]
 Attention = Literal["sdpa", "eager", "plain"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -23,7 +23,8 @@ class Runtime:
         dtype: A name in `DTYPES`, or `auto`: float32 on the CPU, bfloat16 on CUDA.
         attention: The kernel: transformers' `sdpa` or `eager`, or the project's own `plain`. Only
             those that take an additive four-dimensional mask can verify several tokens at once.
-        engine: How a decode pass is launched: operation by operation, or as a captured CUDA graph.
+        engine: How a decode pass is launched: operation by operation, as a captured CUDA graph, or
+            as a captured graph of layers that torch.compile fused.
         threads: CPU threads within an operation; 0 is one for each core, or the share of them
             that falls to one of several processes.
     """
@@ -51,9 +52,9 @@ class Runtime:
         dtype = self.dtype
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
-        if self.engine == "graph" and not device.startswith("cuda"):
+        if self.engine != "eager" and not device.startswith("cuda"):
             raise UserError(
-                f"--engine graph captures CUDA graphs, and the device is {device}; "
+                f"--engine {self.engine} captures CUDA graphs, and the device is {device}; "
                 "use --engine eager"
             )
         if self.threads < 0:

@@ -10,6 +10,7 @@ import torch
 from conftest import KINDS, tiny_model
 from test_exactness import decode
 
+from cllm_bench import lean_layers
 from cllm_bench.errors import UserError
 from cllm_bench.family import find_family
 from cllm_bench.graphs import ROWS, Captures, GraphSession
@@ -48,6 +49,53 @@ def test_passes_agree_with_the_eager_engine(kind, prompts):
             graph.keep(kept)
             eager.keep(kept)
         assert graph.length == eager.length
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Layers as torch.compile traces them, without the machine code that it would make of them."""
+    compiled = (torch.compile(p, fullgraph=True, backend="aot_eager") for p in lean_layers._PLAIN)
+    parts = lean_layers.Parts(*compiled)
+    monkeypatch.setattr(lean_layers, "_compiled_parts", lambda: parts)
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_passes_agree_with_the_eager_engine(kind, prompts, traced):
+    model = make_lean(tiny_model(kind))
+    eager, compiled = Session(model), session_of(model, compiled=True)
+    for prompt in prompts[:3]:
+        for session in (eager, compiled):
+            session.prefill(prompt)
+        for rows in (1, 3, 16, 1):
+            ids = list(range(rows))
+            close(compiled.forward(ids).logits, eager.forward(ids).logits)
+            for session in (eager, compiled):
+                session.keep(rows)
+
+
+def test_all_layers_share_what_was_compiled(traced):
+    """For one row and for more, whatever their number and the layer."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    for seed in range(2):
+        compiled = session_of(make_lean(tiny_model("llama", seed=seed)), compiled=True)
+        compiled.prefill(torch.arange(5))
+        for rows in (1, 2, 4, 16, 32):
+            compiled.forward([3] * rows)
+    assert counters["stats"]["unique_graphs"] <= 3 * 2
+
+
+def test_prefills_are_not_compiled(monkeypatch):
+    def refuse():
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(lean_layers, "_compiled_parts", refuse)
+    session = session_of(make_lean(tiny_model("llama")), compiled=True)
+    session.prefill(torch.arange(5))
+    with pytest.raises(AssertionError, match="compiled"):
+        session.forward([1])
 
 
 def test_trees_and_scattered_rows_agree(prompts):
@@ -166,14 +214,16 @@ def test_a_capture_within_a_reply_is_not_timed(tiny):
     assert answering.ask(None, "q") == 4
 
 
-def test_the_engine_needs_a_gpu():
-    with pytest.raises(UserError, match="--engine graph captures CUDA graphs"):
-        Runtime("cpu", engine="graph").resolve()
+@pytest.mark.parametrize("engine", ["graph", "compiled"])
+def test_the_engine_needs_a_gpu(engine):
+    with pytest.raises(UserError, match=f"--engine {engine} captures CUDA graphs"):
+        Runtime("cpu", engine=engine).resolve()
 
 
 @pytest.mark.gpu
-def test_captured_passes_agree_with_the_eager_engine():
-    runtime = Runtime("cuda", "float32", engine="graph").resolve()
+@pytest.mark.parametrize("engine", ["graph", "compiled"])
+def test_captured_passes_agree_with_the_eager_engine(engine):
+    runtime = Runtime("cuda", "float32", engine=engine).resolve()
     graph = find_family("mini", runtime=runtime)
     eager = find_family("mini", runtime=Runtime("cuda", "float32").resolve())
     one, other = graph.session("target"), eager.session("target")

@@ -41,10 +41,10 @@ bench run --model "$family" --data built-in --task spider "${methods[@]}" --engi
   --device cuda --dtype bfloat16 --output "$output/gpu-large-bfloat16-graph"
 
 # 3. A Llama of the shape of a 7B model with random weights: how near the baseline is to the memory's
-# bandwidth, by either engine, and what passes of 1 to 256 rows cost.
+# bandwidth, by every engine, and what passes of 1 to 256 rows cost.
 shape="$work/llama-7b"
 [ -e "$shape/config.json" ] || python tests/benchmarks/random_llama.py "$shape"
-for engine in eager graph; do
+for engine in eager graph compiled; do
   bench run --model "$shape" --data built-in --task spider:max_new_tokens=128 --limit 10 \
     --method ar --method hf_generate --method jacobi --engine "$engine" \
     --device cuda --dtype bfloat16 --output "$output/gpu-7b-$engine"
