@@ -14,9 +14,9 @@ serve a whole run. Padding rows see themselves, write behind the pending rows, a
 What is captured is one function of those tensors; without a capture it can be run as it is, which
 is how its logic is tested where there is no GPU.
 
-An eager kernel's launch is hidden, but not its trip through memory: small element-wise kernels may
-take as long as the weights. So the layers can be compiled before they are captured; prefills, whose
-shapes are many, stay as they are.
+A captured kernel's launch costs nothing, but its trip through memory does: small element-wise
+kernels may take as long as the weights. So the layers can be compiled before they are captured;
+prefills, whose shapes are many, stay as they are.
 """
 
 from __future__ import annotations

@@ -74,6 +74,10 @@ class Runner:
             measured = self._texts.measure(wanted, self.folder.attempt, self._listen)
             self.folder.append_perplexity(measured)
         rounds = list(self._plan.rounds())
+        longest = {
+            task.label: self._questions.asked(task, self._questions.longest(task))
+            for task in self._plan.tasks
+        }
         for done, round_ in enumerate(rounds):
             missing = [cell for cell in round_.cells if not self._is_stored(round_, cell)]
             if not missing:
@@ -81,8 +85,7 @@ class Runner:
             task = round_.plan
             if not self._answering.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
-            longest = self._questions.asked(task, self._questions.longest(task))
-            if self._answering.prepare(task.label, longest) and round_.repeat > 0:
+            if self._answering.prepare(task.label, longest[task.label]) and round_.repeat > 0:
                 # By now every question has been asked once, and all shapes of passes are known.
                 self._time_passes(task, PAUSE_REPEATS, again=True)
             what = f"{task.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"
@@ -90,8 +93,7 @@ class Runner:
             rows = self._round(round_, missing)
             self.folder.append(rows)
             self._stored.update((row.key, row) for row in rows)
-        for number, task in enumerate(self._plan.tasks):
-            self._listen(f"{task.label}: passes alone", number, len(self._plan.tasks))
+        for task in self._plan.tasks:
             self._time_passes(task, REPEATS, again=False)
         self._listen("summary", len(rounds), len(rounds))
         return write_summary(self.folder)
@@ -103,6 +105,9 @@ class Runner:
         if not shapes:
             return
         from cllm_bench.pass_clock import time_passes
+
+        if not again:
+            self._listen(f"{plan.label}: passes alone", 0, 1)
 
         own = [row for row in self.folder.rows if row.task == plan.label and row.token_ids]
         context = round(

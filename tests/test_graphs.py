@@ -84,7 +84,7 @@ def test_all_layers_share_what_was_compiled(traced):
         compiled.prefill(torch.arange(5))
         for rows in (1, 2, 4, 16, 32):
             compiled.forward([3] * rows)
-    assert counters["stats"]["unique_graphs"] <= 3 * 2
+    assert 2 * 2 <= counters["stats"]["unique_graphs"] <= 3 * 2
 
 
 def test_prefills_are_not_compiled(monkeypatch):
