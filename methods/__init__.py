@@ -1,1 +1,1 @@
-"""Decoding methods that ship with cllm-bench, one file each."""
+"""Decoding methods that ship with cllm-bench, and the recipes that train what they need."""
