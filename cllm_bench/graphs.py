@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 
 from cllm_bench.errors import UserError
 from cllm_bench.lean_layers import compiled_layers
-from cllm_bench.session import INITIAL_CAPACITY, Output, Session
+from cllm_bench.session import INITIAL_CAPACITY, Output, Session, last_states
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 LEAST_WINDOW = 256
@@ -233,17 +233,17 @@ class _Graph:
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=visible.device)
         mask = mask.masked_fill(~visible, self._lowest)[None, None]
         fused = compiled_layers(self._model) if self._compiled else nullcontext()
-        with fused, self._cache.fixed(buffers.slots, self._window):
+        states = last_states(self._model) if self._hidden else nullcontext([])
+        with fused, states as found, self._cache.fixed(buffers.slots, self._window):
             output = self._model(
                 input_ids=buffers.ids,
                 attention_mask=mask,
                 position_ids=buffers.positions,
                 **self._pass_cache,
                 use_cache=True,
-                output_hidden_states=self._hidden,
             )
         self._logits = output.logits[0]
-        self._states = output.hidden_states[-1][0] if self._hidden else None
+        self._states = found[0] if found else None
 
     def outputs(self) -> tuple[Tensor, Tensor | None]:
         """Return logits (T, V) and states (T, H) of the last replay; the next one overwrites."""

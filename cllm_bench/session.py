@@ -10,7 +10,8 @@ from __future__ import annotations
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -137,20 +138,17 @@ class Session:
         positions = self._positions[:, self.length : self.length + rows]
         if depth is not None:
             positions = (depth.to(self.device) + self.length)[None]
-        output = self._model(
-            input_ids=tokens.view(1, rows),
-            attention_mask=self._attention_mask(rows, mask),
-            position_ids=positions,
-            **self._pass_cache,
-            use_cache=True,
-            logits_to_keep=1 if last_only else 0,
-            output_hidden_states=hidden,
-        )
+        with last_states(self._model) if hidden else nullcontext([]) as found:
+            output = self._model(
+                input_ids=tokens.view(1, rows),
+                attention_mask=self._attention_mask(rows, mask),
+                position_ids=positions,
+                **self._pass_cache,
+                use_cache=True,
+                logits_to_keep=1 if last_only else 0,
+            )
         self._pending = rows
-        states = None
-        if hidden:
-            states = output.hidden_states[-1][0]
-            states = states[-1:] if last_only else states
+        states = found[0][-1 if last_only else 0 :] if found else None
         return Output(output.logits[0], states)
 
     def _attention_mask(self, rows: int, mask: Tensor | None) -> Tensor | None:
@@ -174,6 +172,23 @@ class Session:
         self._cache.reserve(tokens)
         if self._positions.shape[1] < self._cache.capacity:
             self._positions = torch.arange(self._cache.capacity, device=self.device)[None]
+
+
+@contextmanager
+def last_states(model: PreTrainedModel) -> Iterator[list[Tensor]]:  # each (T, H)
+    """Collect the hidden states behind the last norm, of each pass inside.
+
+    `output_hidden_states` would do it too, but leaves hooks on all layers: every later pass of the
+    model, whoever asks for it, would take a few per cent longer.
+    """
+    found: list[Tensor] = []
+    hook = model.base_model.register_forward_hook(
+        lambda _module, _inputs, output: found.append(output.last_hidden_state[0])
+    )
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 class _ChainMasks:

@@ -118,7 +118,7 @@ def test_a_model_that_answers_otherwise_after_a_rollback_is_refused():
         refuse_behaviour(mamba.eval(), "x")
     forgetful = tiny_model("llama")
     forward = forgetful.forward
-    kept = ("input_ids", "position_ids", "use_cache", "logits_to_keep", "output_hidden_states")
+    kept = ("input_ids", "position_ids", "use_cache", "logits_to_keep")
     forgetful.forward = lambda **inputs: forward(**{name: inputs[name] for name in kept})
     with pytest.raises(UserError, match="rolled back, its cache gives other logits"):
         refuse_behaviour(forgetful, "x")

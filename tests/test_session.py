@@ -88,6 +88,19 @@ def test_hidden_states_feed_the_vocabulary_projection(llama):
     torch.testing.assert_close(projected, output.logits)
 
 
+def test_hidden_states_are_those_of_the_library_and_leave_no_hooks(model):
+    """Hooks that stay would make every later pass longer, of other methods too."""
+    session = Session(model)
+    before = [len(module._forward_hooks) for module in model.modules()]
+    session.prefill(torch.tensor([1, 2, 3]), hidden=True)
+    found = session.forward([4, 5], hidden=True).hidden
+    assert [len(module._forward_hooks) for module in model.modules()] == before
+    with torch.inference_mode():
+        ids = torch.tensor([[1, 2, 3, 4, 5]])
+        states = model(ids, output_hidden_states=True).hidden_states[-1][0, 3:]
+    torch.testing.assert_close(found, states, rtol=1e-4, atol=1e-4)
+
+
 def test_prefill_forgets_what_was_there(llama):
     session = Session(llama)
     session.prefill(torch.arange(20))
