@@ -20,6 +20,7 @@ WARM_UP_AGREEMENT = 0.1  # relative
 WARM_UP_TOKENS = 32
 CAPTURE_TRIES = 5  # a method may run other shapes when asked again; few do
 ROUNDS_TO_A_BINDING = 20
+LEAD_TOKENS = 4
 
 
 class Answer(NamedTuple):
@@ -35,10 +36,16 @@ class Answer(NamedTuple):
 class Answering:
     """The decoders of a run's cells.
 
-    Two equal rows of one run have differed by some tenths of a per cent, always the same way: it
-    may be where a session's memory lies. No number of questions averages that out, so all methods
-    are bound anew every few rounds, and what differs between sessions becomes part of the noise
-    that the intervals show. Captured graphs stay: to capture them anew takes too long.
+    Methods take turns, and a small model's first passes are slow where the method before it left
+    other weights in the processor's caches: on `mini` by half a pass. In a rotated order most
+    methods always follow the same one, so some would always pay and others never (the second of
+    two equal ones came out 3% faster). So each method begins every reply once before it is timed,
+    as if it had the machine for itself.
+
+    What else may differ between equal methods for a whole run is where their sessions' memory lies.
+    No number of questions averages that out, so all methods are bound anew every few rounds, and it
+    becomes part of the noise that the intervals show. Captured graphs stay: to capture them anew
+    takes too long.
 
     Args:
         plan: What to run.
@@ -125,22 +132,27 @@ class Answering:
         return answer
 
     def _ask_once(self, cell: Cell, asked: Asked) -> Answer:
-        """Let one method answer, timed, with the garbage collector off."""
+        """Let one method begin to answer, and then answer, timed; no garbage is collected then."""
         decoder, family = self._decoders[cell.label], self._plan.family
-        family.take_passes()
         reset_peak, read_peak = _peak_memory(family.runtime.device)
-        reset_peak()
-        gc.disable()
-        try:
-            generation = generate(
+
+        def answer(limit: int) -> Generation:
+            return generate(
                 decoder,
                 asked.prompt_ids,
                 sampling=asked.sampling,
-                max_new_tokens=asked.limit,
+                max_new_tokens=limit,
                 stop_ids=family.stop_ids,
                 clock=self._clock,
                 ends=asked.ends,
             )
+
+        gc.disable()
+        try:
+            answer(min(LEAD_TOKENS, asked.limit))
+            family.take_passes()
+            reset_peak()
+            generation = answer(asked.limit)
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
             return Answer(None, str(error))

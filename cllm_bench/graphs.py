@@ -233,7 +233,7 @@ class _Graph:
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=visible.device)
         mask = mask.masked_fill(~visible, self._lowest)[None, None]
         fused = compiled_layers(self._model) if self._compiled else nullcontext()
-        states = last_states(self._model) if self._hidden else nullcontext([])
+        states = last_states(self._model, wanted=self._hidden)
         with fused, states as found, self._cache.fixed(buffers.slots, self._window):
             output = self._model(
                 input_ids=buffers.ids,

@@ -12,10 +12,10 @@ import torch
 
 from cllm_bench.clock import Clock
 from cllm_bench.family import ModelFamily
-from cllm_bench.pass_times import REPEATS, Shape
+from cllm_bench.pass_times import TURN, TURNS, Shape
 from cllm_bench.session import Session
 
-WARM_UP = 2
+WARM_UP = 6  # passes of a turn that are not timed
 
 
 def time_passes(
@@ -23,19 +23,21 @@ def time_passes(
     shapes: Collection[Shape],
     context: int,
     clock: Clock,
-    repeats: int = REPEATS,
+    turns: int = TURNS,
 ) -> Mapping[Shape, float]:
     """Return the median seconds of a pass of each shape, likeliest tokens read back included.
 
-    All shapes take turns, in an order that is shuffled every time, so that a slow moment of the
-    machine strikes all alike.
+    Shapes take turns, in an order that is shuffled every time, so that a slow moment of the machine
+    strikes all alike. A turn is a few passes, the first of them untimed: a method repeats its
+    passes too, and finds its weights in the processor's caches where they fit. On `mini` a pass of
+    one row behind other weights takes half as long again, and the next five are slow as well.
 
     Args:
         family: Of the weights.
         shapes: What to time; a shape for which the model has no positions is left out.
         context: Committed tokens, L.
         clock: Of the device.
-        repeats: Passes to a median.
+        turns: That each shape takes, of `TURN` timed passes.
     """
     sessions = {role: family.session(role) for role in dict.fromkeys(s.role for s in shapes)}
     for role, session in sessions.items():
@@ -48,11 +50,11 @@ def time_passes(
     times: dict[Shape, list[float]] = {shape: [] for shape in fitting}
     order = random.Random(0)
     with _undisturbed():
-        for turn in range(WARM_UP + repeats):
+        for _ in range(turns):
             for shape in order.sample(fitting, len(fitting)):
-                seconds = _pass(sessions[shape.role], inputs[shape], shape, clock)
-                if turn >= WARM_UP:
-                    times[shape].append(seconds)
+                session, ids = sessions[shape.role], inputs[shape]
+                found = [_pass(session, ids, shape, clock) for _ in range(WARM_UP + TURN)]
+                times[shape] += found[WARM_UP:]
     return {shape: statistics.median(found) for shape, found in times.items()}
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from cllm_bench.rows import Row
 
-REPEATS = 21  # passes to a median, where shapes are timed once
+TURN = 5  # timed passes in a row
+TURNS = 5  # where shapes are timed once
 
 
 class Shape(NamedTuple):

@@ -13,7 +13,7 @@ from cllm_bench.answering import Answer, Answering
 from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Listen
 from cllm_bench.machine_watch import Lap, MachineWatch
-from cllm_bench.pass_times import REPEATS, PassTime, missing_shapes
+from cllm_bench.pass_times import TURN, TURNS, PassTime, missing_shapes
 from cllm_bench.perplexity_pass import Texts
 from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
 from cllm_bench.questions import Asked, Questions
@@ -23,7 +23,7 @@ from cllm_bench.results import ResultFolder, Row
 from cllm_bench.summary import summarise_folder
 from cllm_bench.verdicts import Verdict, verdict
 
-PAUSE_REPEATS = 3  # of every shape of pass, in each of many pauses
+PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
 
 
 @dataclass
@@ -87,18 +87,18 @@ class Runner:
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
             if self._answering.prepare(task.label, longest[task.label]) and round_.repeat > 0:
                 # By now every question has been asked once, and all shapes of passes are known.
-                self._time_passes(task, PAUSE_REPEATS, again=True)
+                self._time_passes(task, PAUSE_TURNS, again=True)
             what = f"{task.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"
             self._listen(what, done, len(rounds))
             rows = self._round(round_, missing)
             self.folder.append(rows)
             self._stored.update((row.key, row) for row in rows)
         for task in self._plan.tasks:
-            self._time_passes(task, REPEATS, again=False)
+            self._time_passes(task, TURNS, again=False)
         self._listen("summary", len(rounds), len(rounds))
         return write_summary(self.folder)
 
-    def _time_passes(self, plan: TaskPlan, repeats: int, *, again: bool) -> None:
+    def _time_passes(self, plan: TaskPlan, turns: int, *, again: bool) -> None:
         """Time by itself every shape of pass that was run, at the task's usual context."""
         known = () if again else self.folder.pass_times
         shapes = missing_shapes(self.folder.rows, plan.label, known)
@@ -113,10 +113,11 @@ class Runner:
         context = round(
             statistics.median(row.prompt_tokens + len(row.token_ids) / 2 for row in own)
         )
-        found = time_passes(self._plan.family, shapes, context, self._clock, repeats)
+        found = time_passes(self._plan.family, shapes, context, self._clock, turns)
+        passes = turns * TURN
         for shape, seconds in found.items():
             self.folder.append_pass_time(
-                PassTime(plan.label, str(shape), context, seconds, repeats, self.folder.attempt)
+                PassTime(plan.label, str(shape), context, seconds, passes, self.folder.attempt)
             )
 
     def _key(self, round_: Round, turn: int, cell: Cell, repeat: int | None = None) -> str:

@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -138,7 +138,7 @@ class Session:
         positions = self._positions[:, self.length : self.length + rows]
         if depth is not None:
             positions = (depth.to(self.device) + self.length)[None]
-        with last_states(self._model) if hidden else nullcontext([]) as found:
+        with last_states(self._model, wanted=hidden) as found:
             output = self._model(
                 input_ids=tokens.view(1, rows),
                 attention_mask=self._attention_mask(rows, mask),
@@ -175,13 +175,16 @@ class Session:
 
 
 @contextmanager
-def last_states(model: PreTrainedModel) -> Iterator[list[Tensor]]:  # each (T, H)
-    """Collect the hidden states behind the last norm, of each pass inside.
+def last_states(model: PreTrainedModel, *, wanted: bool) -> Iterator[list[Tensor]]:  # each (T, H)
+    """Collect the hidden states behind the last norm, of each pass inside, where they are wanted.
 
     `output_hidden_states` would do it too, but leaves hooks on all layers: every later pass of the
     model, whoever asks for it, would take a few per cent longer.
     """
     found: list[Tensor] = []
+    if not wanted:
+        yield found
+        return
     hook = model.base_model.register_forward_hook(
         lambda _module, _inputs, output: found.append(output.last_hidden_state[0])
     )

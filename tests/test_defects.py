@@ -12,6 +12,7 @@ Where a defect has a test of its own elsewhere, it is named here.
 import random
 import statistics
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +20,12 @@ from conftest import tiny_model
 from synthetic import cell, failed, manifest, row
 
 from cllm_bench import clock as clock_module
+from cllm_bench.answering import Answering
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling, Step
 from cllm_bench.generate import generate
 from cllm_bench.plan import Cell, RunPlan, TaskPlan
+from cllm_bench.questions import Asked as AskedPrompt
 from cllm_bench.session import Session
 from cllm_bench.summary import summarise
 from cllm_bench.verdicts import verdict
@@ -90,6 +93,49 @@ def test_tokens_past_the_end_are_no_speed():
     assert found["speedup"] == pytest.approx(8.0)  # eight tokens in one pass
     assert found["tokens_per_pass"] == 8.0
     assert found["mean_accept_length"] == 16.0  # what the method did is told apart
+
+
+def test_a_fixed_neighbour_favours_nobody():
+    """In a rotated order each method follows the same one nearly always.
+
+    Here a pass takes a second, and the first one of a reply five more where the pass before it had
+    other weights: the second of two equal methods finds its weights in the caches.
+    """
+
+    class Machine(Clock):
+        now, weights = 0.0, ""
+
+        def seconds(self):
+            return self.now
+
+        def decoder(self, weights):
+            def decode(prompt_ids, sampling):
+                while True:
+                    self.now += 1.0 if weights == self.weights else 6.0
+                    self.weights = weights
+                    yield Step((5,))
+
+            return SimpleNamespace(bind=lambda family: decode)
+
+    machine = Machine()
+    methods = {"ar": "target", "ar A/A": "target", "cllm": "cllm"}
+    cells = [SimpleNamespace(label=m, method=machine.decoder(w)) for m, w in methods.items()]
+    runtime = SimpleNamespace(device="cpu", engine="eager")
+    family = SimpleNamespace(
+        runtime=runtime, stop_ids={STOP}, take_passes=dict, captures=SimpleNamespace(count=0)
+    )
+    answering = Answering(SimpleNamespace(cells=cells, family=family), machine)
+    naive, ours = (dict.fromkeys(methods, 0.0) for _ in range(2))
+    for number in range(60):
+        turn = number % len(cells)
+        for each in (*cells[turn:], *cells[:turn]):
+            found = answering.ask(each, AskedPrompt(PROMPT, Sampling(), 9, None)).generation
+            ours[each.label] += found.prefill_seconds + found.decode_seconds
+        for each in (*cells[turn:], *cells[:turn]):
+            found = decode(each.method.bind(family), 9, machine)
+            naive[each.label] += found.prefill_seconds + found.decode_seconds
+    assert naive["ar"] / naive["ar A/A"] > 1.1
+    assert ours == dict.fromkeys(methods, 60 * 9.0)
 
 
 def test_a_reply_that_degenerates_is_not_dropped():

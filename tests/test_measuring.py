@@ -20,8 +20,9 @@ from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
 from cllm_bench.family import find_family
 from cllm_bench.machine_watch import MachineWatch, gpu_slowed
-from cllm_bench.pass_clock import time_passes, time_prefill
+from cllm_bench.pass_clock import WARM_UP, time_passes, time_prefill
 from cllm_bench.pass_times import (
+    TURN,
     PassTime,
     Shape,
     missing_shapes,
@@ -75,7 +76,7 @@ def test_passes_are_timed_in_the_pauses_of_a_run(tmp_path, tiny, monkeypatch):
     more = ["--method", "jacobi", "--limit", 4, "--threads", 1, "--data", tmp_path]
     assert cli(monkeypatch, *arguments, *more, "--output", tmp_path / "out") == 0
     times = ResultFolder.read(tmp_path / "out").pass_times
-    assert {each.repeats for each in times} == {3}
+    assert {each.repeats for each in times} == {TURN}
     # New bindings come before rounds 3, 5, 7, 9 and 11 of 12; from 5 on a question comes again.
     assert set(Counter(each.shape for each in times).values()) == {4}
 
@@ -288,11 +289,11 @@ def test_passes_are_timed_at_their_context(tiny):
     """A clock that counts its readings: each pass is read around once, and rolled back."""
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
     shapes = [Shape("target", 1, False), Shape("target", 4, False), Shape("target", 4, True)]
-    found = time_passes(family, shapes, 12, Clock(), repeats=3)
+    found = time_passes(family, shapes, 12, Clock(), turns=2)
     assert set(found) == set(shapes)
     assert all(seconds > 0 for seconds in found.values())
     passes = family.take_passes()
-    assert passes == {str(shape): 2 + 3 for shape in shapes}
+    assert passes == {str(shape): 2 * (WARM_UP + TURN) for shape in shapes}
     assert family.take_passes() == {}
     assert time_prefill(family, "target", 8, Clock()) > 0
 
