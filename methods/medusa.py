@@ -166,7 +166,7 @@ class MedusaDecoder:
             if self.settings.acceptance == "greedy":
                 row = matching_row(layout, fed, found)
             else:
-                row = self._likely_row(layout, ids, output.logits, sampling)
+                row = self._likely_row(layout, guesses, output.logits, sampling)
             path = layout.lineage[row]
             session.keep(layout.kept(row))
             yield Step((*(fed[each] for each in path[1:]), found[row]), drafted=len(fed) - 1)
@@ -184,18 +184,21 @@ class MedusaDecoder:
     def _likely_row(
         self,
         layout: Layout,
-        ids: Tensor,  # (T,)
+        guesses: Tensor,  # (T - 1,)
         logits: Tensor,  # (T, V)
         sampling: Sampling,
     ) -> int:
-        from cllm_bench.sampling import probabilities
+        import torch
+
+        from cllm_bench.sampling import log_probabilities
 
         drawn = sampling if sampling.temperature else Sampling(temperature=1.0)
-        settings = self.settings
-        scores = likely_scores(
-            probabilities(logits, drawn), ids, layout.parents, settings.epsilon, settings.alpha
-        )
-        return likeliest_row(layout, scores.tolist())
+        logs = log_probabilities(logits[layout.inner], drawn).log_softmax(-1)
+        entropy = torch.special.entr(logs.exp()).sum(-1)
+        judges = layout.judges
+        own, behind = torch.stack([logs[judges, guesses], entropy[judges]]).tolist()
+        scores = likely_scores(own, behind, self.settings.epsilon, self.settings.alpha)
+        return likeliest_row(layout, scores)
 
 
 def matching_row(layout: Layout, fed: Sequence[int], chosen: Sequence[int]) -> int:
@@ -215,23 +218,27 @@ def matching_row(layout: Layout, fed: Sequence[int], chosen: Sequence[int]) -> i
 
 
 def likely_scores(
-    probabilities: Tensor,  # (T, V) behind every row
-    ids: Tensor,  # (T,)
-    parents: Tensor,  # (T - 1,)
+    logs: Sequence[float],
+    entropies: Sequence[float],
     epsilon: float,
     alpha: float,
-) -> Tensor:  # (T - 1,)
+) -> list[float]:
     """Return, for every guess, its log-probability where it is typical enough, else -inf.
 
     It is where p > min(epsilon, alpha * exp(-entropy)), by the distribution behind its parent
     (section 2.3.1 of the paper).
-    """
-    import torch
 
-    entropy = torch.special.entr(probabilities).sum(-1)
-    least = (alpha * torch.exp(-entropy)).clamp(max=epsilon)[parents]
-    own = probabilities[parents, ids[1:]]
-    return torch.where(own > least, own.log(), -torch.inf)
+    Args:
+        logs: Of every guess its log-probability.
+        entropies: Of the distribution behind its parent, in nats.
+        epsilon: See `Medusa`.
+        alpha: See `Medusa`.
+    """
+    pairs = zip(logs, entropies, strict=True)
+    return [
+        log if log > min(math.log(epsilon), math.log(alpha) - entropy) else -math.inf
+        for log, entropy in pairs
+    ]
 
 
 def likeliest_row(layout: Layout, scores: Sequence[float]) -> int:

@@ -116,7 +116,8 @@ class Layout:
         picks: For every node its place among all heads' choices, flattened.
         depth: Of every row; none for a chain, which is what a session expects anyway.
         mask: Which row sees which; none for a chain.
-        parents: Of every node, its parent's row.
+        inner: Rows that have nodes below them.
+        judges: Of every node, its parent's place among these.
         children: Of every row, the rows below it.
         lineage: Of every row, the rows from the newest token down to it.
     """
@@ -140,7 +141,10 @@ class Layout:
             self.lineage.append((*self.lineage[parent], row))
         picks = [(len(node) - 1) * breadth + node[-1] for node in tree.nodes]
         self.picks = torch.tensor(picks, dtype=torch.long, device=device)  # (N,)
-        self.parents = torch.tensor(parents, dtype=torch.long, device=device)  # (N,)
+        inner = [row for row, below in enumerate(self.children) if below]
+        judges = [inner.index(parent) for parent in parents]
+        self.inner = torch.tensor(inner, dtype=torch.long, device=device)  # (J,)
+        self.judges = torch.tensor(judges, dtype=torch.long, device=device)  # (N,)
         self.depth: Tensor | None = None  # (N + 1,)
         self.mask: Tensor | None = None  # (N + 1, N + 1)
         if any(len(rows) > 1 for rows in self.children):

@@ -19,6 +19,7 @@ from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.generate import generate
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
+from cllm_bench_methods import medusa as medusa_module
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.medusa import (
     Medusa,
@@ -234,18 +235,40 @@ def test_typical_acceptance_by_the_formula():
     """Behind the newest the model is unsure, so little is asked; behind row 1 it is sure."""
     unsure = [0.3, 0.3, 0.2, 0.1, 0.06, 0.04]
     sure = [0.88, 0.08, 0.01, 0.01, 0.01, 0.01]
-    p = torch.tensor([unsure, sure, sure, sure])
-    ids = torch.tensor([0, 4, 1, 5])
-    parents = torch.tensor([0, 1, 0])
-    entropy = -sum(each * math.log(each) for each in unsure)
-    assert 0.3 * math.exp(-entropy) == pytest.approx(0.0623, abs=1e-4)  # below epsilon
-    scores = likely_scores(p, ids, parents, epsilon=0.09, alpha=0.3)
+    logs = [math.log(unsure[4]), math.log(sure[1]), math.log(unsure[5])]
+    behind = [-sum(p * math.log(p) for p in row) for row in (unsure, sure, unsure)]
+    assert 0.3 * math.exp(-behind[0]) == pytest.approx(0.0623, abs=1e-4)  # below epsilon
     # 0.06 is not above 0.0623; 0.08 is not above epsilon; nor is 0.04.
-    assert scores.tolist() == [-math.inf] * 3
-    scores = likely_scores(p, ids, parents, epsilon=0.05, alpha=0.3)
-    assert scores.tolist() == pytest.approx([math.log(0.06), math.log(0.08), -math.inf])
-    scores = likely_scores(p, ids, parents, epsilon=0.09, alpha=0.27)
-    assert scores.tolist() == pytest.approx([math.log(0.06), -math.inf, -math.inf])
+    assert likely_scores(logs, behind, epsilon=0.09, alpha=0.3) == [-math.inf] * 3
+    assert likely_scores(logs, behind, epsilon=0.05, alpha=0.3) == [*logs[:2], -math.inf]
+    assert likely_scores(logs, behind, epsilon=0.09, alpha=0.27) == [logs[0], *[-math.inf] * 2]
+
+
+def test_typical_acceptance_judges_each_guess_behind_its_parent(llama):
+    """The literal way: each path by a pass of its own."""
+    tree = Tree.parse("0.0;0.1;1.0")
+    layout = Layout(tree, 2, torch.device("cpu"))
+    guesses = torch.tensor([5, 6, 7, 8, 9])  # 0, 0.0, 0.1, 1, 1.0
+    session = Session(llama)
+    session.prefill(torch.tensor([1, 2]))
+    ids = torch.cat([torch.tensor([3]), guesses])
+    logits = session.forward(ids, depth=layout.depth, mask=layout.mask).logits
+    seen = []
+
+    def scores(logs, entropies, epsilon, alpha):
+        seen.extend(zip(logs, entropies, strict=True))
+        return likely_scores(logs, entropies, epsilon, alpha)
+
+    decoder = medusa(llama, "0.0;0.1;1.0", acceptance="typical")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(medusa_module, "likely_scores", scores)
+        decoder._likely_row(layout, guesses, logits, Sampling())
+    paths = [(5,), (5, 6), (5, 7), (8,), (8, 9)]
+    for (log, entropy), (*before, guess) in zip(seen, paths, strict=True):
+        with torch.no_grad():
+            p = llama(input_ids=torch.tensor([[1, 2, 3, *before]])).logits[0, -1].softmax(-1)
+        assert log == pytest.approx(float(p[guess].log()), abs=1e-3)
+        assert entropy == pytest.approx(float(-(p * p.log()).sum()), abs=1e-3)
 
 
 def test_the_longest_path_wins_and_among_equals_the_likeliest():

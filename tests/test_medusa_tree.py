@@ -40,7 +40,7 @@ def test_masks_and_positions_are_those_of_a_literal_construction(text):
             assert sorted(seen) == sorted(ancestors)
             assert found.depth[row] == len(node)
         if node:
-            assert rows[found.parents[row - 1]] == node[:-1]
+            assert rows[found.inner[found.judges[row - 1]]] == node[:-1]
             assert found.picks[row - 1] == 10 * (len(node) - 1) + node[-1]
     assert (found.mask is None) == (found.depth is None) == (text == TREES["chain"])
 
