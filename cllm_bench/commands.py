@@ -151,7 +151,7 @@ def _plan(options: RunOptions) -> RunPlan:
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
     _check_roles(registry, family, cells, options)
-    sources = task_sources(registry, list(tasks), options.data, built_in=family.bundled)
+    sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
     plans = tuple(
         plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
     )

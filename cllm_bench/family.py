@@ -8,6 +8,7 @@ A family is a folder with a `family.toml`:
     cllm = "someone/some-model"       # or an id on the Hub, with @REVISION if wanted
     [run]                             # optional
     threads = 1                       # CPU threads that suit it, where the user names none
+    data = "built-in"                 # what it is asked, where --data says nothing; else "hub"
     [recipes.target]                  # optional: settings of a recipe for this family
     layers = 8
 """
@@ -53,7 +54,8 @@ class ModelFamily:
         runtime: Resolved before any weights are loaded.
         recipes: Settings of training recipes, by recipe, that belong to this family.
         threads: CPU threads that suit the family; 0 is one for each core.
-        bundled: Whether it ships in the package.
+        built_in: Whether it was made for the built-in samples: they are what it is asked, where
+            the user names no data; else it is the public data sets.
     """
 
     name: str
@@ -61,7 +63,7 @@ class ModelFamily:
     runtime: Runtime = field(default_factory=Runtime)
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     threads: int = 0
-    bundled: bool = False
+    built_in: bool = False
 
     def checkpoint(self, role: str) -> Checkpoint:
         """Return where a role's weights are.
@@ -222,7 +224,7 @@ def bundled_families() -> list[str]:
 
 def _resolve(name: str) -> ModelFamily:
     if name in bundled_families():
-        return replace(read_family(BUNDLED / name / FILE), bundled=True)
+        return read_family(BUNDLED / name / FILE)
     path = Path(name).expanduser()
     if (path / FILE).is_file():
         return read_family(path / FILE)
@@ -256,7 +258,16 @@ def read_family(file: Path) -> ModelFamily:
         for role, location in roles.items()
     }
     name = str(table.get("name", file.parent.resolve().name))
-    threads = table.get("run", {}).get("threads", 0)
+    run = table.get("run", {})
+    threads, data = run.get("threads", 0), run.get("data", "hub")
     if not isinstance(threads, int) or threads < 0:
         raise UserError(f"{file}: threads = {threads!r} under [run] is not a number of threads")
-    return ModelFamily(name, checkpoints, recipes=table.get("recipes", {}), threads=threads)
+    if data not in ("built-in", "hub"):
+        raise UserError(f"{file}: data = {data!r} under [run] is neither 'built-in' nor 'hub'")
+    return ModelFamily(
+        name,
+        checkpoints,
+        recipes=table.get("recipes", {}),
+        threads=threads,
+        built_in=data == "built-in",
+    )

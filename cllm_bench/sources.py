@@ -1,7 +1,7 @@
 """Which source each task asks, from `--data` and `--model`. Nothing falls back silently.
 
-Where `--data` says nothing, a bundled family is asked the built-in sample, for which it was made,
-and any other model the public data set. `built-in` and `hub` name these two in place of a folder.
+Where `--data` says nothing, a family that was made for the built-in samples is asked these, and any
+other model the public data set. `built-in` and `hub` name these two in place of a folder.
 """
 
 from __future__ import annotations

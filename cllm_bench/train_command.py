@@ -55,7 +55,7 @@ def train_command(options: TrainOptions) -> None:
     console = Console(stderr=True, quiet=not is_main())
     tasks = build_tasks(registry, options.tasks)
     sources = task_sources(
-        registry, list(tasks), options.data, built_in=family.bundled, split="train"
+        registry, list(tasks), options.data, built_in=family.built_in, split="train"
     )
     with LiveProgress(console) as progress:
         progress("reading the questions", 0, 1)

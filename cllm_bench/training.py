@@ -209,7 +209,10 @@ def _refuse_other_weights(job: TrainingJob, recipe: Recipe) -> None:
 
 
 def write_family(output: Path, family: ModelFamily, recipe: Recipe) -> None:
-    """Write `family.toml`: the role just built, those it builds on, and those already there."""
+    """Write `family.toml`: the role just built, those it builds on, and those already there.
+
+    How the family that it comes from is run stays as it is.
+    """
     roles = {
         role: _relative(checkpoint.location, output)
         for role, checkpoint in _kept(output, family, recipe).items()
@@ -217,6 +220,9 @@ def write_family(output: Path, family: ModelFamily, recipe: Recipe) -> None:
     roles[recipe.role] = recipe.role
     lines = [f'name = "{output.resolve().name}"', "", "[roles]"]
     lines += [f"{json.dumps(role)} = {json.dumps(location)}" for role, location in roles.items()]
+    run = {"threads": family.threads, "data": "built-in" if family.built_in else ""}
+    lines += ["", "[run]"] if any(run.values()) else []
+    lines += [f"{name} = {json.dumps(value)}" for name, value in run.items() if value]
     write_atomically(output / FILE, "\n".join(lines) + "\n")
 
 

@@ -91,10 +91,12 @@ class SpeculativeDecoder:
         accept = self._acceptance(sampling, prompt_ids)
         none = prompt_ids[:0]
         settled = accept.settle(target.prefill(prompt_ids).logits, none, 0)
+        _rewind(draft, 0)
+        if prompt_ids.numel() <= draft.room:  # else nothing will be drafted
+            draft.prefill(prompt_ids)
         yield Step(settled.tokens)
         place, ahead = 1, self.settings.k
-        _rewind(draft, 0)
-        behind = torch.cat([prompt_ids, settled.ids])  # what the draft has not seen yet
+        behind = settled.ids  # what the draft has not seen yet
         while True:
             count = min(ahead, target.room - 1, draft.length + draft.room - target.length)
             guesses = [none, *self._guess(accept, behind, count, place)]
@@ -115,11 +117,8 @@ class SpeculativeDecoder:
     ) -> Iterator[Tensor]:
         """Draft so many tokens; each stays on the device, so nothing waits for it."""
         for ahead in range(count):
-            if self.draft.length == 0:
-                logits = self.draft.prefill(behind).logits
-            else:
-                logits = self.draft.forward(behind).logits[-1:]
-                self.draft.keep(behind.numel())
+            logits = self.draft.forward(behind).logits[-1:]
+            self.draft.keep(behind.numel())
             behind = accept.draft(_fitted(logits, self.vocabulary), place + ahead)
             yield behind
 

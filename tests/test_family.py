@@ -21,7 +21,7 @@ def test_a_family_folder(folder):
     family = find_family(str(folder), runtime=CPU)
     assert family.name == "tiny"
     assert list(family.roles) == ["target", "other"]
-    assert not family.bundled
+    assert not family.built_in
     assert family.model("target") is family.model("target")
     assert family.vocabulary("target") == len(family.tokenizer)
     assert family.stop_ids == {family.tokenizer.eos_token_id}
@@ -62,6 +62,7 @@ def test_the_bundled_families_are_complete():
         ("[roles]\ntarget = 3", "must give each role a path or a Hub id"),
         ('[roles]\ntarget = "nowhere"', "no folder"),
         ("[run]\nthreads = -1", "threads = -1 under .run. is not a number of threads"),
+        ("[run]\ndata = 3", "data = 3 under .run. is neither 'built-in' nor 'hub'"),
     ],
 )
 def test_a_malformed_family_file(tmp_path, text, message):

@@ -56,9 +56,11 @@ def test_from_scratch_to_a_family_that_runs(monkeypatch, tmp_path):
     assert kept["configuration"]["settings"]["hidden"] == 16
     family = find_family(str(out), runtime=Runtime("cpu", "float32", threads=1))
     assert family.vocabulary("target") == 400
+    assert (family.threads, family.built_in) == (1, True)  # as mini is, from which it comes
     run = ["run", "--model", out, "--method", "ar", "--task", "spider:max_new_tokens=4"]
     data = write_spider(tmp_path / "spider")
     assert cli(monkeypatch, *run, "--data", data, "--output", tmp_path / "run") == 0
+    assert cli(monkeypatch, *run, "--limit", 1, "--output", tmp_path / "built-in") == 0
 
 
 def write_spider(folder):
