@@ -16,10 +16,9 @@ A family is a folder with a `family.toml`:
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +29,11 @@ from cllm_bench.checkpoint import (
     looks_like_hub_id,
 )
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.pass_times import Shape
+from cllm_bench.pass_times import PassLog
 from cllm_bench.runtime import Runtime
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cllm_bench.graphs import Captures
@@ -91,7 +91,11 @@ class ModelFamily:
         return Captures()
 
     @cached_property
-    def _passes(self) -> dict[str, Counter[tuple[int, bool]]]:
+    def _passes(self) -> PassLog:
+        return PassLog()
+
+    @cached_property
+    def _parts(self) -> dict[tuple[str, int], Callable[[], Tensor]]:
         return {}
 
     def model(self, role: str) -> PreTrainedModel:
@@ -141,27 +145,39 @@ class ModelFamily:
 
     def session(self, role: str) -> Session:
         """Return a new session on a role's weights."""
-        model, passes = self.model(role), self._passes.setdefault(role, Counter())
+        model = self.model(role)
         if self.runtime.engine != "eager":
             from cllm_bench.graphs import GraphSession
 
+            compiled = self.runtime.engine == "compiled"
             return GraphSession(
-                model, self.captures, passes=passes, compiled=self.runtime.engine == "compiled"
+                model, self.captures, role=role, passes=self._passes, compiled=compiled
             )
         from cllm_bench.session import Session
 
-        return Session(model, passes=passes)
+        return Session(model, role=role, passes=self._passes)
+
+    def part(self, role: str, rows: int, run: Callable[[], Tensor]) -> Callable[[], None]:
+        """Let weights that no session runs, such as Medusa heads, count as passes of a run.
+
+        Args:
+            role: What the tables of passes call them.
+            rows: Of such a pass.
+            run: Runs them on an example, to time a pass by itself.
+
+        Returns:
+            What to call for every pass.
+        """
+        self._parts[role, rows] = run
+        return partial(self._passes.add, role, rows, tree=False)
+
+    def parts(self, role: str) -> dict[int, Callable[[], Tensor]]:
+        """Return what runs such weights, by rows."""
+        return {rows: run for (name, rows), run in self._parts.items() if name == role}
 
     def take_passes(self) -> dict[str, int]:
-        """Return how many passes all sessions have run since the last call, by `Shape` as text."""
-        found = {
-            str(Shape(role, rows, tree)): count
-            for role, passes in self._passes.items()
-            for (rows, tree), count in passes.items()
-        }
-        for passes in self._passes.values():
-            passes.clear()
-        return found
+        """Return how many passes all weights have run since the last call, by `Shape` as text."""
+        return self._passes.take()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -22,7 +22,6 @@ prefills, whose shapes are many, stay as they are.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ from transformers import PreTrainedModel
 
 from cllm_bench.errors import UserError
 from cllm_bench.lean_layers import compiled_layers
+from cllm_bench.pass_times import PassLog
 from cllm_bench.session import INITIAL_CAPACITY, Output, Session, last_states
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -76,6 +76,7 @@ class GraphSession(Session):
     Args:
         model: Prepared for inference.
         captures: Counts what is captured.
+        role: As for `Session`.
         passes: As for `Session`.
         capture: How.
         compiled: Whether layers are fused by torch.compile first, where they are of a known kind.
@@ -86,11 +87,12 @@ class GraphSession(Session):
         model: PreTrainedModel,
         captures: Captures,
         capacity: int = INITIAL_CAPACITY,
-        passes: Counter[tuple[int, bool]] | None = None,
+        role: str = "target",
+        passes: PassLog | None = None,
         capture: Capture = cuda_capture,
         compiled: bool = False,
     ) -> None:
-        super().__init__(model, capacity, passes)
+        super().__init__(model, capacity, role, passes)
         self._captures = captures
         self._capture = capture
         self._compiled = compiled

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 
@@ -30,30 +31,25 @@ def time_passes(
     Shapes take turns, in an order that is shuffled every time, so that a slow moment of the machine
     strikes all alike. A turn is a few passes, the first of them untimed: a method repeats its
     passes too, and finds its weights in the processor's caches where they fit. On `mini` a pass of
-    one row behind other weights takes half as long again, and the next five are slow as well.
+    one row behind other weights takes half as long again, and the next five are slow as well. Where
+    a shape's passes come behind other weights, a pass of those comes before each, untimed.
 
     Args:
         family: Of the weights.
-        shapes: What to time; a shape for which the model has no positions is left out.
+        shapes: What to time; left out is a shape for which the model has no positions, or whose
+            weights no method of this process has bound.
         context: Committed tokens, L.
         clock: Of the device.
         turns: That each shape takes, of `TURN` timed passes.
     """
-    sessions = {role: family.session(role) for role in dict.fromkeys(s.role for s in shapes)}
-    for role, session in sessions.items():
-        session.prefill(_tokens(family, role, context, session.device))
-    fitting = [shape for shape in shapes if shape.rows <= sessions[shape.role].room]
-    inputs = {
-        shape: _tokens(family, shape.role, shape.rows, sessions[shape.role].device)
-        for shape in fitting
-    }
+    passes = _Passes(family, context, clock)
+    fitting = {shape: run for shape in shapes if (run := passes.of(shape)) is not None}
     times: dict[Shape, list[float]] = {shape: [] for shape in fitting}
     order = random.Random(0)
     with _undisturbed():
         for _ in range(turns):
-            for shape in order.sample(fitting, len(fitting)):
-                session, ids = sessions[shape.role], inputs[shape]
-                found = [_pass(session, ids, shape, clock) for _ in range(WARM_UP + TURN)]
+            for shape in order.sample([*fitting], len(fitting)):
+                found = [fitting[shape]() for _ in range(WARM_UP + TURN)]
                 times[shape] += found[WARM_UP:]
     return {shape: statistics.median(found) for shape, found in times.items()}
 
@@ -73,16 +69,74 @@ def time_prefill(
     return statistics.median(found[1:])
 
 
-def _pass(session: Session, ids: torch.Tensor, shape: Shape, clock: Clock) -> float:
-    depth = mask = None
-    if shape.tree:  # a chain, drawn as a tree: the work is the same for any tree of so many rows
-        depth = torch.arange(shape.rows, device=session.device)
-        mask = torch.ones(shape.rows, shape.rows, dtype=torch.bool, device=session.device).tril()
-    start = clock.seconds()
-    session.forward(ids, depth=depth, mask=mask).logits.argmax(-1).tolist()
-    seconds = clock.seconds() - start
-    session.keep(0)
-    return seconds
+Pass = Callable[[], float]  # runs once, and returns the seconds that it took
+
+
+class _Passes:
+    """Passes of a family's weights, by shape."""
+
+    def __init__(self, family: ModelFamily, context: int, clock: Clock) -> None:
+        self._family = family
+        self._context = context
+        self._clock = clock
+        self._sessions: dict[str, Session] = {}
+
+    def of(self, shape: Shape) -> Pass | None:
+        """Return a pass of a shape, behind an untimed one of other weights where it has that."""
+        own = self._own(shape)
+        if own is None or not shape.after:
+            return own
+        parts = self._family.parts(shape.after)
+        other = self._own(Shape(shape.after, min(parts, default=1), tree=False))
+        if other is None:
+            return None
+
+        def behind() -> float:
+            other()
+            return own()
+
+        return behind
+
+    def _own(self, shape: Shape) -> Pass | None:
+        part = self._family.parts(shape.role).get(shape.rows)
+        if part is not None:
+            return partial(self._run_part, part)
+        if shape.role not in self._family.roles:
+            return None
+        session = self._session(shape.role)
+        if shape.rows > session.room:
+            return None
+        depth = mask = None
+        if shape.tree:  # a chain, drawn as a tree: any tree of so many rows is the same work
+            depth = torch.arange(shape.rows, device=session.device)
+            mask = torch.ones(shape.rows, shape.rows, dtype=torch.bool, device=session.device)
+            mask = mask.tril()
+        ids = _tokens(self._family, shape.role, shape.rows, session.device)
+        return partial(self._run, session, ids, depth, mask)
+
+    def _session(self, role: str) -> Session:
+        if role not in self._sessions:
+            session = self._sessions[role] = self._family.session(role)
+            session.prefill(_tokens(self._family, role, self._context, session.device))
+        return self._sessions[role]
+
+    def _run(
+        self,
+        session: Session,
+        ids: torch.Tensor,
+        depth: torch.Tensor | None,
+        mask: torch.Tensor | None,
+    ) -> float:
+        start = self._clock.seconds()
+        session.forward(ids, depth=depth, mask=mask).logits.argmax(-1).tolist()
+        seconds = self._clock.seconds() - start
+        session.keep(0)
+        return seconds
+
+    def _run_part(self, part: Callable[[], torch.Tensor]) -> float:
+        start = self._clock.seconds()
+        part().tolist()
+        return self._clock.seconds() - start
 
 
 def _tokens(

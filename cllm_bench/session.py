@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel
 
 from cllm_bench.cache import PreallocatedCache
 from cllm_bench.errors import UserError
+from cllm_bench.pass_times import PassLog
 
 INITIAL_CAPACITY = 1024
 
@@ -40,7 +40,8 @@ class Session:
     Args:
         model: Prepared for inference.
         capacity: Tokens for which there is room at first.
-        passes: Counts the calls of `forward`, by rows and by whether they had a mask.
+        role: Of the model in its family.
+        passes: Counts the calls of `forward`.
 
     Attributes:
         device: Where the model lives.
@@ -51,10 +52,12 @@ class Session:
         self,
         model: PreTrainedModel,
         capacity: int = INITIAL_CAPACITY,
-        passes: Counter[tuple[int, bool]] | None = None,
+        role: str = "target",
+        passes: PassLog | None = None,
     ) -> None:
         self._model = model
-        self._passes = Counter() if passes is None else passes
+        self._role = role
+        self._passes = passes or PassLog()
         self.device = model.device
         self._positions_known = getattr(model.config, "max_position_embeddings", None)
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
@@ -82,6 +85,7 @@ class Session:
         self._cache.commit(0)
         output = self._run(prompt_ids, None, None, last_only=True, hidden=hidden)
         self.keep(prompt_ids.numel())
+        self._passes.prefilled(self._role)
         return output
 
     @torch.inference_mode()
@@ -104,7 +108,7 @@ class Session:
             hidden: Whether hidden states are wanted too.
         """
         output = self._run(ids, depth, mask, last_only=False, hidden=hidden)
-        self._passes[self._pending, mask is not None] += 1
+        self._passes.add(self._role, self._pending, mask is not None)
         return output
 
     def keep(self, rows: int | Tensor) -> None:

@@ -6,8 +6,9 @@ Source: Cai et al. 2024 (arXiv 2401.10774).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
@@ -92,7 +93,11 @@ class Medusa:
                 f"{vocabulary} tokens; ranks begin at 0"
             )
         heads = stored.attach(family.model(self.checkpoint), tree.depth)
-        return MedusaDecoder(self, family.session(self.checkpoint), heads, tree)
+        decoder = MedusaDecoder(self, family.session(self.checkpoint), heads, tree)
+        example = heads.layers[0][1][0, 0]
+        run = partial(heads.best, example, tree.breadth)
+        decoder.count = family.part(f"{self.heads} heads", tree.depth, run)
+        return decoder
 
     def _tree(self, stored: StoredHeads) -> Tree:
         if self.tree == "chain":
@@ -126,12 +131,14 @@ class MedusaDecoder:
         session: On the model.
         heads: As many as the tree is deep.
         tree: What they guess.
+        count: Called for every pass of the heads.
     """
 
     settings: Medusa
     session: Session
     heads: Heads
     tree: Tree
+    count: Callable[[], None] = lambda: None
     _layouts: dict[int, Layout] = field(default_factory=dict)
 
     @property
@@ -149,7 +156,7 @@ class MedusaDecoder:
 
         from cllm_bench.sampling import Chooser
 
-        session, heads = self.session, self.heads
+        session = self.session
         choose = Chooser(sampling, prompt_ids.device)
         output = session.prefill(prompt_ids, hidden=True)
         newest, row = choose(output.logits, 0), 0
@@ -158,7 +165,8 @@ class MedusaDecoder:
         while True:
             layout = self._layout()
             assert output.hidden is not None
-            guesses = heads.best(output.hidden[row], self.tree.breadth).flatten()[layout.picks]
+            self.count()
+            guesses = self.heads.best(output.hidden[row], self.tree.breadth).flatten()[layout.picks]
             ids = torch.cat([newest, guesses])
             output = session.forward(ids, depth=layout.depth, mask=layout.mask, hidden=True)
             chosen = choose(output.logits, place, layout.depth)

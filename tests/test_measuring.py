@@ -23,6 +23,7 @@ from cllm_bench.machine_watch import MachineWatch, gpu_slowed
 from cllm_bench.pass_clock import WARM_UP, time_passes, time_prefill
 from cllm_bench.pass_times import (
     TURN,
+    PassLog,
     PassTime,
     Shape,
     missing_shapes,
@@ -36,6 +37,7 @@ from cllm_bench.results import ResultFolder
 from cllm_bench.runtime import Runtime
 from cllm_bench.summary import summarise
 from cllm_bench_methods.ar import Autoregressive
+from cllm_bench_methods.medusa import Medusa
 
 
 def summaries(folder):
@@ -266,7 +268,15 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine):
     assert not answering.prepare("another task", longest)  # its own warm-up
 
 
-@pytest.mark.parametrize("shape", [Shape("target", 16, False), Shape("my role", 13, True)])
+SHAPES = [
+    Shape("target", 16, False),
+    Shape("my role", 13, True),
+    Shape("target", 5, False, "draft"),
+    Shape("medusa heads", 3, False, "my role"),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_come_back_as_they_were(shape):
     assert parse_shape(str(shape)) == shape
 
@@ -296,6 +306,54 @@ def test_passes_are_timed_at_their_context(tiny):
     assert passes == {str(shape): 2 * (WARM_UP + TURN) for shape in shapes}
     assert family.take_passes() == {}
     assert time_prefill(family, "target", 8, Clock()) > 0
+
+
+def test_passes_behind_other_weights_are_timed_behind_them(tiny):
+    roles = {"draft": find_family(str(tiny[0])).checkpoint("target").location}
+    runtime = Runtime("cpu", "float32", threads=1).resolve()
+    family = find_family(str(tiny[0]), roles=roles, runtime=runtime)
+    calls = []
+    family.part("heads", 3, lambda: calls.append(1) or torch.zeros(4))
+    checking, drafting = Shape("target", 4, False, "draft"), Shape("draft", 1, False, "target")
+    guessing = Shape("heads", 3, False, "target")
+    known = [checking, guessing]
+    unknown = [Shape("heads", 2, False), Shape("target", 2, False, "nobody")]
+    assert set(time_passes(family, [*known, *unknown], 12, Clock(), turns=1)) == set(known)
+    count = WARM_UP + TURN
+    assert len(calls) == count  # of which none counts
+    passes = family.take_passes()
+    # The very first pass of all may come behind the prefill of its own weights.
+    behind = [str(checking), str(drafting)]
+    assert sum(passes.get(each, 0) for each in behind) >= 2 * count - 2
+    assert sum(passes.values()) == 3 * count
+
+
+def test_a_pass_behind_other_weights_counts_apart():
+    log = PassLog()
+    log.prefilled("target")
+    log.prefilled("draft")
+    for role, count in [("draft", 1), ("draft", 1), ("target", 3), ("draft", 2), ("draft", 1)]:
+        log.add(role, count, tree=False)
+    log.add("target", 3, tree=True)
+    assert log.take() == {
+        "1 draft": 3,
+        "3 target after draft": 1,
+        "2 draft after target": 1,
+        "3t target after draft": 1,
+    }
+    log.add("draft", 1, tree=False)
+    assert log.take() == {"1 draft": 1}  # another reply
+
+
+def test_heads_count_as_passes_of_their_own():
+    family = find_family("mini", runtime=Runtime("cpu", "float32", threads=1).resolve())
+    steps = Medusa(tree="0;0.0;1").bind(family)(torch.arange(5), Sampling())
+    for _ in range(4):
+        next(steps)
+    passes = {"2 medusa heads after target": 3, "4t target after medusa heads": 3}
+    assert family.take_passes() == passes
+    shapes = [parse_shape(text) for text in passes]
+    assert set(time_passes(family, shapes, 12, Clock(), turns=1)) == set(shapes)
 
 
 def test_the_bytes_of_a_pass():
