@@ -123,16 +123,18 @@ class Answering:
 
     def ask(self, cell: Cell, asked: Asked) -> Answer:
         """Let one method answer; once more where its time holds the capture of a graph."""
-        captures = self._plan.family.captures
         for _ in range(CAPTURE_TRIES):
-            before = captures.count
-            answer = self._ask_once(cell, asked)
-            if captures.count == before:
+            answer, captured = self._ask_once(cell, asked)
+            if not captured:
                 break
         return answer
 
-    def _ask_once(self, cell: Cell, asked: Asked) -> Answer:
-        """Let one method begin to answer, and then answer, timed; no garbage is collected then."""
+    def _ask_once(self, cell: Cell, asked: Asked) -> tuple[Answer, bool]:
+        """Let one method begin to answer, and then answer, timed; no garbage is collected then.
+
+        Returns:
+            The answer, and whether its time holds the capture of a graph.
+        """
         decoder, family = self._decoders[cell.label], self._plan.family
         reset_peak, read_peak = _peak_memory(family.runtime.device)
 
@@ -151,17 +153,19 @@ class Answering:
         try:
             answer(min(LEAD_TOKENS, asked.limit))
             family.take_passes()
+            before = family.captures.count
             reset_peak()
             generation = answer(asked.limit)
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
-            return Answer(None, str(error))
+            return Answer(None, str(error)), False
         except Exception as error:  # a plugin may raise anything: that is a result, not a crash
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            return Answer(None, text)
+            return Answer(None, text), False
         finally:
             gc.enable()
-        return Answer(generation, None, counters, read_peak(), family.take_passes())
+        found = Answer(generation, None, counters, read_peak(), family.take_passes())
+        return found, family.captures.count > before
 
 
 def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | None]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.errors import UserError
@@ -19,7 +18,7 @@ from cllm_bench.files import writing
 
 from . import shards
 from .jacobi import Jacobi, JacobiDecoder, ReferenceGuesses
-from .shards import Counts, Record, read_records
+from .shards import CollectionSettings, Counts, Question, Record, read_records
 
 if TYPE_CHECKING:
     from cllm_bench.family import ModelFamily
@@ -38,49 +37,6 @@ __all__ = [
 ]
 
 FAST_BLOCK = 64  # rows of a pass that checks a reference, at most: most answers fit in one
-
-
-class Question(NamedTuple):
-    """One prompt to decode.
-
-    Attributes:
-        sample: Id of the question, unique within its task.
-        task: Its task.
-        prompt: Ids of the prompt.
-        reference: Ids of the known answer, the end token included; may be empty.
-    """
-
-    sample: str
-    task: str
-    prompt: tuple[int, ...]
-    reference: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class CollectionSettings:
-    """What is collected, and how.
-
-    Attributes:
-        max_new_tokens: The limit of one answer; a model's last position may end it sooner.
-        stop_ids: Ids that end an answer.
-        block_size: Tokens in a block of the records, n.
-        full: Whether to keep whole trajectories from the guesses that inference would make. Else
-            only fixed points are kept, found fast by guessing what the reference says.
-        shard_size: Questions in a shard: so many at most are decoded again after a kill.
-    """
-
-    max_new_tokens: int
-    stop_ids: frozenset[int]
-    block_size: int = 16
-    full: bool = True
-    shard_size: int = 256
-
-    def __post_init__(self) -> None:
-        if min(self.max_new_tokens, self.shard_size) < 1 or self.block_size < 2:
-            raise UserError(
-                "max_new_tokens and shard_size must be at least 1 and block_size at least 2, not "
-                f"{self.max_new_tokens}, {self.shard_size} and {self.block_size}"
-            )
 
 
 def decoder_for(family: ModelFamily, role: str, settings: CollectionSettings) -> JacobiDecoder:

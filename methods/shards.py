@@ -1,4 +1,4 @@
-"""Records of trajectories on disk: Parquet shards, each whole or not there, and their manifest."""
+"""What is collected, and its records on disk: Parquet shards, whole or not there; a manifest."""
 
 from __future__ import annotations
 
@@ -14,12 +14,54 @@ from cllm_bench.errors import UserError
 from cllm_bench.files import reading, temporary_of, write_atomically, writing
 
 if TYPE_CHECKING:
-    from .collection import CollectionSettings, Question
     from .jacobi import Jacobi
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 _METADATA = b"cllm_bench"
+
+
+class Question(NamedTuple):
+    """One prompt to decode.
+
+    Attributes:
+        sample: Id of the question, unique within its task.
+        task: Its task.
+        prompt: Ids of the prompt.
+        reference: Ids of the known answer, the end token included; may be empty.
+    """
+
+    sample: str
+    task: str
+    prompt: tuple[int, ...]
+    reference: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class CollectionSettings:
+    """What is collected, and how.
+
+    Attributes:
+        max_new_tokens: The limit of one answer; a model's last position may end it sooner.
+        stop_ids: Ids that end an answer.
+        block_size: Tokens in a block of the records, n.
+        full: Whether to keep whole trajectories from the guesses that inference would make. Else
+            only fixed points are kept, found fast by guessing what the reference says.
+        shard_size: Questions in a shard: so many at most are decoded again after a kill.
+    """
+
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    block_size: int = 16
+    full: bool = True
+    shard_size: int = 256
+
+    def __post_init__(self) -> None:
+        if min(self.max_new_tokens, self.shard_size) < 1 or self.block_size < 2:
+            raise UserError(
+                "max_new_tokens and shard_size must be at least 1 and block_size at least 2, not "
+                f"{self.max_new_tokens}, {self.shard_size} and {self.block_size}"
+            )
 
 
 class Record(NamedTuple):

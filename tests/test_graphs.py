@@ -4,6 +4,7 @@ On a CUDA device the last test captures for good.
 """
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,13 +12,17 @@ from conftest import KINDS, tiny_model
 from test_exactness import decode
 
 from cllm_bench import lean_layers
+from cllm_bench.answering import Answering
+from cllm_bench.clock import Clock
+from cllm_bench.contracts import Sampling
 from cllm_bench.errors import UserError
 from cllm_bench.family import find_family
 from cllm_bench.graphs import ROWS, Captures, GraphSession
 from cllm_bench.lean import make_lean
+from cllm_bench.questions import Asked
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
-from cllm_bench_methods.ar import AutoregressiveDecoder
+from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
 
 
@@ -191,27 +196,28 @@ def test_a_model_that_cannot_be_captured_is_told(llama):
 
 
 def test_a_capture_within_a_reply_is_not_timed(tiny):
-    """A method is asked again where something was captured meanwhile."""
-    from cllm_bench.answering import Answering
+    """A method is asked again where its time holds a capture, not where only the lead does."""
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    calls = []
 
-    class Family:
-        captures = Captures()
+    class Method(Autoregressive):
+        def bind(self, _):
+            inner = super().bind(family)
 
-    class Plan:
-        family = Family()
+            def decoder(prompt, sampling):
+                calls.append(prompt)
+                family.captures.count += len(calls) in (2, 5)
+                return inner(prompt, sampling)
 
-    asked = []
+            return decoder
 
-    def once(cell, given):
-        asked.append(given)
-        Family.captures.count += len(asked) < 3
-        return len(asked)
-
-    answering = object.__new__(Answering)
-    answering._plan = Plan()
-    answering._ask_once = once
-    assert answering.ask(None, "q") == 3
-    assert answering.ask(None, "q") == 4
+    cell = SimpleNamespace(label="ar", method=Method())
+    answering = Answering(SimpleNamespace(cells=[cell], family=family), Clock())
+    asked = Asked(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    assert answering.ask(cell, asked).generation is not None
+    assert len(calls) == 4  # a lead and a reply, the reply with a capture; both once more
+    answering.ask(cell, asked)
+    assert len(calls) == 6  # a lead with a capture, a reply
 
 
 @pytest.mark.parametrize("engine", ["graph", "compiled"])
