@@ -43,9 +43,9 @@ class Answering:
     as if it had the machine for itself.
 
     What else may differ between equal methods for a whole run is where their sessions' memory lies.
-    No number of questions averages that out, so all methods are bound anew every few rounds, and it
-    becomes part of the noise that the intervals show. Captured graphs stay: to capture them anew
-    takes too long.
+    No number of questions averages that out, so all methods are bound anew every few rounds, each
+    time in another order, and it becomes part of the noise that the intervals show. Captured graphs
+    stay: to capture them anew takes too long.
 
     Args:
         plan: What to run.
@@ -60,10 +60,19 @@ class Answering:
         self._clock = clock
         self._warm: set[str] = set()
         self._rounds = 0
+        self._bindings = 0
         self._decoders = self._bound()
 
     def _bound(self) -> dict[str, Decoder | LibraryDecoder]:
-        return {cell.label: cell.method.bind(self._plan.family) for cell in self._plan.cells}
+        """Bind all methods, each time another one first: memory just freed is taken again in order.
+
+        Bound in one order, every method would get back the places that it had.
+        """
+        cells = self._plan.cells
+        first = self._bindings % len(cells)
+        self._bindings += 1
+        order = [*cells[first:], *cells[:first]]
+        return {cell.label: cell.method.bind(self._plan.family) for cell in order}
 
     def extra_parameters(self) -> dict[str, int]:
         """Return by cell the parameters beyond those of its checkpoint."""

@@ -255,14 +255,23 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine):
             bound.append(super().bind(family))
             return bound[-1]
 
+    class Other(Method):
+        def bind(self, _):
+            others.append(len(bound))
+            return super().bind(_)
+
+    others = []
     cells = [SimpleNamespace(label="ar", method=Method())]
+    cells.append(SimpleNamespace(label="other", method=Other()))
     answering = Answering(
         SimpleNamespace(cells=cells, family=replace(family, runtime=capturing)), Clock()
     )
     longest = Asked(torch.tensor([1, 2, 3]), Sampling(), 8, None)
     pauses = [number for number in range(50) if answering.prepare("counting", longest)]
     assert pauses == ([] if engine == "graph" else [20, 40])
-    assert len(bound) == 1 + len(pauses)
+    assert len(bound) == 2 * (1 + len(pauses))
+    # Freed memory is taken again in order: whoever is bound first must change.
+    assert others == ([1] if engine == "graph" else [1, 2, 5])
     assert len({id(decoder.session) for decoder in bound}) == len(bound)
     assert answering.ask(cells[0], longest).generation is not None
     assert not answering.prepare("another task", longest)  # its own warm-up
