@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -15,26 +16,27 @@ class PreallocatedLayer(CacheLayerMixin):
     Shapes are (B, heads, capacity, head size) with B = 1. The model's `update` writes behind the
     committed tokens and sees a view of everything so far; nothing is committed until `Session.keep`
     moves `length`, so rejecting tokens costs nothing.
+
+    Args:
+        capacity: Tokens for which there is room.
+        allocate: Returns a zeroed buffer of that capacity for states such as those given. Zeros: a
+            captured pass sees columns that nobody wrote, and no mask hides a NaN.
     """
 
     is_croppable = True
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, allocate: Callable[[Tensor, str], Tensor]) -> None:
         super().__init__()
         self.capacity = capacity
         self.length = 0
         self.fixed: tuple[Tensor, int] | None = None
+        self._allocate = allocate
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers for the head counts and sizes seen at first use."""
-        self.keys = self._buffer(key_states)
-        self.values = self._buffer(value_states)
+        self.keys = self._allocate(key_states, "keys")
+        self.values = self._allocate(value_states, "values")
         self.is_initialized = True
-
-    def _buffer(self, states: Tensor) -> Tensor:
-        batch, heads, _, size = states.shape
-        # Zeros: a captured pass sees columns that nobody wrote, and no mask hides a NaN.
-        return states.new_zeros(batch, heads, self.capacity, size)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -63,16 +65,11 @@ class PreallocatedLayer(CacheLayerMixin):
         old_keys, old_values = self.keys, self.values
         assert old_keys is not None
         assert old_values is not None
-        self.keys, self.values = self._buffer(old_keys), self._buffer(old_values)
+        self.lazy_initialization(old_keys, old_values)
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[:, :, : self.length] = old_keys[:, :, : self.length]
         self.values[:, :, : self.length] = old_values[:, :, : self.length]
-
-    def gather(self, rows: Tensor) -> None:
-        """Move the given pending rows to the front of the pending area, in place."""
-        for buffer in (self.keys, self.values):
-            assert buffer is not None
-            chosen = buffer.index_select(2, rows + self.length)
-            buffer[:, :, self.length : self.length + rows.numel()] = chosen
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the key length that the next `update` will show, and its offset."""
@@ -88,12 +85,32 @@ class PreallocatedLayer(CacheLayerMixin):
 
 
 class PreallocatedCache(Cache):
-    """One `PreallocatedLayer` per layer of the model, moved together."""
+    """One `PreallocatedLayer` per layer of the model, moved together.
+
+    Layers whose states have one shape, which is all of them in most models, are slices of one
+    buffer, so that bringing rows together takes the same few operations for any number of layers.
+    """
 
     def __init__(self, layers: int, capacity: int) -> None:
-        self._rows: list[PreallocatedLayer] = [PreallocatedLayer(capacity) for _ in range(layers)]
+        self._rows: list[PreallocatedLayer] = [
+            PreallocatedLayer(capacity, partial(self._buffer, layer)) for layer in range(layers)
+        ]
+        self._shared: dict[str, Tensor] = {}  # keys and values: (layers, B, heads, capacity, size)
+        self._apart: list[Tensor] = []  # buffers of layers of another shape
         self.capacity = capacity
         super().__init__(layers=list(self._rows))
+
+    def _buffer(self, layer: int, states: Tensor, kind: str) -> Tensor:
+        batch, heads, _, size = states.shape
+        shape = (batch, heads, self.capacity, size)
+        if kind not in self._shared:
+            self._shared[kind] = states.new_zeros(len(self._rows), *shape)
+        shared = self._shared[kind]
+        likeness = (shared.shape[1:], shared.dtype, shared.device)
+        if likeness == (shape, states.dtype, states.device):
+            return shared[layer]
+        self._apart.append(states.new_zeros(shape))
+        return self._apart[-1]
 
     def update(
         self,
@@ -112,6 +129,7 @@ class PreallocatedCache(Cache):
             return
         while self.capacity < tokens:
             self.capacity *= 2
+        self._shared, self._apart = {}, []
         for layer in self._rows:
             layer.grow(self.capacity)
 
@@ -139,6 +157,8 @@ class PreallocatedCache(Cache):
                 layer.fixed = None
 
     def gather(self, rows: Tensor) -> None:
-        """Bring scattered pending rows together, in every layer."""
-        for layer in self._rows:
-            layer.gather(rows)
+        """Bring scattered pending rows together behind the committed ones, in every layer."""
+        start = self._rows[0].length
+        places, end = rows + start, start + rows.numel()
+        for buffer in (*self._shared.values(), *self._apart):
+            buffer[..., start:end, :] = buffer.index_select(-2, places)

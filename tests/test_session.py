@@ -163,3 +163,27 @@ def test_the_cache_grows_by_doubling_and_keeps_its_contents():
     assert cache.capacity == 16
     keys, _ = cache.update(torch.tensor([[[[9.0]]]]), torch.tensor([[[[9.0]]]]), 0)
     assert keys.flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 9.0]
+
+
+def test_scattered_rows_come_together_in_layers_of_any_shape():
+    cache = PreallocatedCache(layers=3, capacity=4)
+    shapes = [(2, 4), (2, 4), (1, 6)]  # heads and their size
+
+    def states(rows, shape):
+        return torch.arange(1.0, rows + 1).view(1, 1, rows, 1).expand(1, shape[0], rows, shape[1])
+
+    def run(rows):
+        pairs = (states(rows, shape) for shape in shapes)
+        found = [cache.update(pair, -pair, layer) for layer, pair in enumerate(pairs)]
+        return [tensor[0, 0, :, 0].tolist() for pair in found for tensor in pair]
+
+    run(2)
+    cache.commit(2)
+    cache.reserve(6)
+    run(4)
+    cache.gather(torch.tensor([0, 2, 3]))
+    cache.commit(5)
+    found = run(1)
+    for keys, values in zip(found[::2], found[1::2], strict=True):
+        assert keys == [1, 2, 1, 3, 4, 1]
+        assert values == [-1, -2, -1, -3, -4, -1]
