@@ -37,10 +37,9 @@ class Answering:
     """The decoders of a run's cells.
 
     Methods take turns, and a small model's first passes are slow where the method before it left
-    other weights in the processor's caches: on `mini` by half a pass. In a rotated order most
-    methods always follow the same one, so some would always pay and others never (the second of
-    two equal ones came out 3% faster). So each method begins every reply once before it is timed,
-    as if it had the machine for itself.
+    other weights in the processor's caches: on `mini` by half a pass. In balanced orders all pay
+    alike, but all pay: so each method begins every reply once before it is timed, as if it had the
+    machine for itself.
 
     What else may differ between equal methods for a whole run is where their sessions' memory lies.
     No number of questions averages that out, so all methods are bound anew every few rounds, each

@@ -26,6 +26,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.judge import JudgedTask
 from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
+from cllm_bench.orders import balanced_orders
 from cllm_bench.registry import Registry
 from cllm_bench.results import row_key
 from cllm_bench.settings import Selection, as_dict, build, label
@@ -124,16 +125,16 @@ class RunPlan:
         """Yield the rounds in order.
 
         Repeats of a question lie far apart, so that their spread shows the machine's drift; the
-        order of the methods is shuffled once a task and then rotated, so that each method takes
-        each place equally often.
+        methods, shuffled once a task, take turns in balanced orders.
         """
+        orders = balanced_orders(len(self.cells))
         for plan in self.tasks:
-            order = list(self.cells)
-            random.Random(f"{self.seed}/{plan.label}").shuffle(order)
+            cells = list(self.cells)
+            random.Random(f"{self.seed}/{plan.label}").shuffle(cells)
             for repeat in range(self.repeats):
                 for index, sample in enumerate(plan.samples):
-                    turn = (index + repeat) % len(order)
-                    yield Round(plan, sample, repeat, tuple(order[turn:] + order[:turn]))
+                    order = orders[(index + repeat) % len(orders)]
+                    yield Round(plan, sample, repeat, tuple(cells[place] for place in order))
 
     def sampling_of(self, task: TaskPlan, sample: Sample, turn: int) -> Sampling:
         """Return how one reply is chosen: its seed is its own, the same for every method.

@@ -260,7 +260,7 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"device {runtime['device']} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         f"{manifest['repeats']} repeat{_s(manifest['repeats'])} of each question (median), "
-        f"methods in rotated order; {_sampling(manifest)}; seed {manifest['seed']}",
+        f"methods in balanced order; {_sampling(manifest)}; seed {manifest['seed']}",
         ", ".join([*versions, *_commit(manifest.get("git"))]) + f"; {manifest['created']}",
     ]
 

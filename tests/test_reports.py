@@ -127,7 +127,9 @@ def test_a_reader_learns_what_was_measured_and_how() -> None:
     assert "times faster than `ar` on the target checkpoint" in text
     assert "- model mini; questions `spider (built-in, 6)`" in text
     assert "- device cpu (EPYC); dtype float32, attention sdpa, engine eager, threads 1" in text
-    assert "- 3 repeats of each question (median), methods in rotated order; greedy; seed 0" in text
+    assert (
+        "- 3 repeats of each question (median), methods in balanced order; greedy; seed 0" in text
+    )
     assert "cllm-bench 0.1.0, python 3.11.9, torch 2.13.0, commit abcdef0123; 2026-07-01" in text
 
 
@@ -135,7 +137,7 @@ def test_sampling_and_extra_parameters_are_told() -> None:
     used = manifest(cell("ar"), cell("jacobi", extra_parameters=500_000))
     used["sampling"] = {"temperature": 0.7, "top_p": 0.9, "seed": 0}
     text = markdown([run(used=used)])
-    assert "in rotated order; sampled at temperature 0.7, top-p 0.9; seed 0" in text
+    assert "in balanced order; sampled at temperature 0.7, top-p 0.9; seed 0" in text
     assert table(text)[1]["peak memory / params"] == "– / 1.00k + 500k"
 
 
