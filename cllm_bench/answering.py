@@ -11,6 +11,7 @@ from cllm_bench.clock import Clock
 from cllm_bench.contracts import Decoder, LibraryDecoder
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
+from cllm_bench.orders import balanced_orders
 from cllm_bench.plan import Cell, RunPlan
 from cllm_bench.questions import Asked
 
@@ -68,9 +69,9 @@ class Answering:
         Bound in one order, every method would get back the places that it had.
         """
         cells = self._plan.cells
-        first = self._bindings % len(cells)
+        orders = balanced_orders(len(cells))
+        order = [cells[place] for place in orders[self._bindings % len(orders)]]
         self._bindings += 1
-        order = [*cells[first:], *cells[:first]]
         return {cell.label: cell.method.bind(self._plan.family) for cell in order}
 
     def extra_parameters(self) -> dict[str, int]:
@@ -104,6 +105,7 @@ class Answering:
             return False
         self._rounds = 1
         self._decoders.clear()  # before, so that memory never holds both
+        self._plan.family.drop_parts()
         self._decoders = self._bound()
         for cell in self._plan.cells:
             self.ask(cell, asked)

@@ -175,6 +175,10 @@ class ModelFamily:
         """Return what runs such weights, by rows."""
         return {rows: run for (name, rows), run in self._parts.items() if name == role}
 
+    def drop_parts(self) -> None:
+        """Let go of what runs such weights, and with it of the weights."""
+        self._parts.clear()
+
     def take_passes(self) -> dict[str, int]:
         """Return how many passes all weights have run since the last call, by `Shape` as text."""
         return self._passes.take()
