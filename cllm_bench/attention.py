@@ -24,11 +24,12 @@ class Packing(NamedTuple):
     """How the T columns of a packed sequence are laid out: one part, then copies.
 
     Rows of the first part see columns of it alone; those of a copy see the first part and their
-    own copy, never another one.
+    own copy, never another one. Where the first part comes from a cache, L = `clean`, all rows are
+    of copies; otherwise L = 0.
 
     Attributes:
         clean: Columns of the first part.
-        span: Columns of each copy; (T - clean) / span is their number, C.
+        span: Columns of each copy; (L + T - clean) / span is their number, C.
     """
 
     clean: int
@@ -42,7 +43,7 @@ def plain_attention(
     value: Tensor,  # (B, key heads, L + T, D)
     attention_mask: Tensor | None,  # (B or 1, 1, T, L + T), additive
     scaling: float | None = None,
-    packing: Packing | None = None,  # needs a mask, and L = 0
+    packing: Packing | None = None,  # needs a mask
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Return what attention gives, (B, T, heads, D); dropout is for others."""
@@ -71,24 +72,28 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
 
 def _packed(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, packing: Packing) -> Tensor:
     clean, span = packing
-    count = (query.shape[2] - clean) // span
+    count = (key.shape[2] - clean) // span
+    first = query.shape[2] - count * span  # rows of the first part: all of it, or none
 
     def apart(rows: Tensor) -> Tensor:  # (B, h, C * span, n) -> (B, h, C, span, n)
         return rows.reshape(*rows.shape[:2], count, span, rows.shape[-1])
 
     keys, values = key[:, :, :clean], value[:, :, :clean]
-    first = _attend(query[:, :, :clean], keys, values, mask[:, :, :clean, :clean])
-    before = query[:, :, clean:] @ keys.transpose(-1, -2)
-    before += mask[:, :, clean:, :clean]
-    own_query, own_key, own_value = (apart(part[:, :, clean:]) for part in (query, key, value))
+    before = query[:, :, first:] @ keys.transpose(-1, -2)
+    before += mask[:, :, first:, :clean]
+    own_query = apart(query[:, :, first:])
+    own_key, own_value = (apart(part[:, :, clean:]) for part in (key, value))
     own = own_query @ own_key.transpose(-1, -2)
     # Of the masks between copies only those of each with itself: (B, 1, C, span, span).
-    blocks = mask[:, :, clean:, clean:].reshape(len(mask), 1, count, span, count, span)
+    blocks = mask[:, :, first:, clean:].reshape(len(mask), 1, count, span, count, span)
     own += blocks.diagonal(dim1=2, dim2=4).movedim(-1, 2)
     shares = torch.cat([before, own.flatten(2, 3)], dim=-1).softmax(-1)
     copies = shares[..., :clean] @ values
     copies += (apart(shares[..., clean:]) @ own_value).flatten(2, 3)
-    return torch.cat([first, copies], dim=2)
+    if not first:
+        return copies
+    head = _attend(query[:, :, :first], keys, values, mask[:, :, :first, :clean])
+    return torch.cat([head, copies], dim=2)
 
 
 def register() -> None:

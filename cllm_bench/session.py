@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cllm_bench.cache import PreallocatedCache
@@ -61,7 +61,7 @@ class Session:
         self.device = model.device
         self._positions_known = getattr(model.config, "max_position_embeddings", None)
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
-        self._pass_cache = {_cache_argument(model): self._cache}
+        self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _ChainMasks(model.device, model.dtype)
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
@@ -238,9 +238,10 @@ class _ChainMasks:
         return zeros.masked_fill(hidden, torch.finfo(self._dtype).min)
 
 
-def _cache_argument(model: PreTrainedModel) -> str:
+def cache_argument(model: nn.Module) -> str:
     """Return what the model calls its cache: transformers renamed it in release 5.24."""
-    known = inspect.signature(model.forward).parameters
+    inner = getattr(model, "module", model)  # of DistributedDataParallel
+    known = inspect.signature(inner.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
 
 

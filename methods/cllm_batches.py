@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -42,6 +42,7 @@ class States:
         shift: Let blocks begin at a random place in the answer (online states only).
         window: Blocks that share one noisy context (progressive only).
         ar_weight: Weight of the AR loss, w.
+        cached: Whether the model keeps keys and values while it trains (packed online states).
     """
 
     block_size: int
@@ -57,6 +58,7 @@ class States:
     shift: bool
     window: int
     ar_weight: float
+    cached: bool
 
     @property
     def chains(self) -> int:
@@ -255,15 +257,11 @@ def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
     from cllm_bench.optimise import LossSum
 
-    from .consistency import ar_loss, consistency_loss, logits_apart, logits_of
+    from .consistency import ar_loss, consistency_loss
     from .target_recipe import answer_loss
 
     device = next(model.parameters()).device
-    packed = batch.packed.to(device)
-    run = logits_of if states.form == "packed" else logits_apart
-    if states.source == "online":
-        move_on(model, packed, states)
-    logits = run(model, packed)
+    logits, packed = run(model, batch.packed.to(device), states)
     pairs = states.chains if states.objective == "local" else 0
     consistency = consistency_loss(logits, packed, states.divergence, pairs)
     if batch.references is None:
@@ -277,19 +275,45 @@ def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     )
 
 
-def move_on(model: nn.Module, packed: Packed, states: States) -> None:
-    """Make every further copy of a chain what one more Jacobi iteration makes of the one before."""
+def run(
+    model: nn.Module, packed: Packed, states: States
+) -> tuple[Tensor, Packed]:  # (B, T or T - t, V) logits
+    """Return the logits of a batch, and the batch with the online states that they are of.
+
+    Every further state of a chain is what one more Jacobi iteration makes of the one before. So
+    states of one iteration run together, and read the clean columns, which are the same for all,
+    from a cache; where there is none, passes without gradients find the states beforehand.
+    """
     import torch
+    from transformers import DynamicCache
 
-    from .consistency import advance, logits_apart, logits_of
+    from .consistency import logits_apart, logits_of, logits_of_last
 
-    run = logits_of if states.form == "packed" else logits_apart
-    chains = states.chains
-    with torch.no_grad():
-        for step in range(1, states.iterations):
-            part = packed.first(step * chains)
-            logits = run(model, part)
-            for chain in range(chains):
-                before = (step - 1) * chains + chain
-                columns = packed.columns(before + chains)
-                packed.ids[:, columns] = advance(logits, part, before)
+    whole = logits_of if states.form == "packed" else logits_apart
+    if states.source == "recorded" or states.iterations == 1:
+        return whole(model, packed), packed
+    if not states.cached:
+        with torch.no_grad():
+            for step in range(1, states.iterations):
+                logits = whole(model, packed.first(step * states.chains))
+                packed = moved_on(packed, logits, step, states.chains)
+        return whole(model, packed), packed
+    cache = DynamicCache()
+    logits = logits_of(model, packed.first(states.chains), cache)
+    for step in range(1, states.iterations):
+        packed = moved_on(packed, logits.detach(), step, states.chains)
+        part = packed.first((step + 1) * states.chains)
+        more = logits_of_last(model, part, states.chains, cache)
+        logits = torch.cat([logits, more], dim=1)
+    return logits, packed
+
+
+def moved_on(packed: Packed, logits: Tensor, step: int, chains: int) -> Packed:
+    """Make the states of one iteration what the pass over those before makes of the last ones."""
+    from .consistency import advance
+
+    part = packed.first(step * chains)
+    ids = packed.ids.clone()  # autograd still needs the old ones
+    for copy in range(part.copies - chains, part.copies):
+        ids[:, packed.columns(copy + chains)] = advance(logits, part, copy)
+    return replace(packed, ids=ids)

@@ -29,6 +29,8 @@ class CllmRecipe:
     The defaults are the paper's; a family may have better ones of its own.
 
     Attributes:
+        init: What training begins with: the `target`; or the family's own `cllm`, to train it
+            further on the target's trajectories.
         questions: Training questions to collect trajectories from; 0 is all.
         block_size: Tokens in a block, n.
         states: `recorded` trains on states of the target's trajectories; `online` collects fixed
@@ -67,6 +69,7 @@ class CllmRecipe:
 
     role: ClassVar[str] = "cllm"
 
+    init: Literal["target", "cllm"] = "target"
     questions: int = 0
     block_size: int = 16
     states: Literal["recorded", "online"] = "recorded"
@@ -129,8 +132,8 @@ class CllmRecipe:
 
     @property
     def builds_on(self) -> tuple[str, ...]:
-        """The target."""
-        return ("target",)
+        """The target, and the CLLM that is trained further."""
+        return ("target",) if self.init == "target" else ("target", self.role)
 
     def block_of(self, round_: int) -> int:
         """Return the block size of a round, counted from 0."""
@@ -152,6 +155,8 @@ class CllmRecipe:
             self.shift,
             self.window,
             self.ar_weight,
+            # Checkpointed layers compute their keys and values anew and so keep none.
+            cached=self.form == "packed" and not self.gradient_checkpointing,
         )
 
     def recorded_block(self, round_: int) -> int:
@@ -161,9 +166,9 @@ class CllmRecipe:
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return collect and fit for every round, then export."""
         self._check_lengths(job)
-        for role in job.family.roles:
-            if role != self.role:  # that one is made anew
-                job.family.refuse_tokenizer(role)
+        kept = [role for role in job.family.roles if role != self.role]  # that one is made anew
+        for role in (*kept, self.init):
+            job.family.refuse_tokenizer(role)
         training = CllmTraining(self, job, *split_questions(self, job))
         found = []
         for round_ in range(self.rounds):

@@ -148,7 +148,7 @@ class CllmTraining:
 
         family: ModelFamily = self.job.family
         runtime = replace(family.runtime, attention=self.recipe.attention)
-        model = load_weights(family.checkpoint("target"), runtime)
+        model = load_weights(family.checkpoint(self.recipe.init), runtime)
         # The method reads it: a checkpoint decodes best as it was trained.
         model.config.cllm = {"block_size": self.recipe.block_of(round_), "guess": self.recipe.guess}
         if round_ > 0:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+    from transformers import Cache
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Objective = Literal["global", "local", "progressive"]
@@ -136,21 +137,61 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 def logits_of(
     model: nn.Module,
     batch: Packed,
+    cache: Cache | None = None,
 ) -> Tensor:  # (B, T - t, V)
     """Run one pass; leave out the logits of the t first columns, which no loss reads.
 
     Models hand `packing` down to the attention kernel, and all kernels but `plain` ignore it.
+
+    Args:
+        model: In training.
+        batch: What it reads.
+        cache: An empty one gets the keys and values of all columns.
     """
     from cllm_bench.attention import Packing
+    from cllm_bench.session import cache_argument
 
     keep = batch.ids.shape[1] - int(batch.prompts.min()) + 1
     logits: Tensor = model(
         input_ids=batch.ids,
         attention_mask=additive(visible(batch), next(model.parameters()).dtype),
         position_ids=batch.positions,
-        use_cache=False,
+        use_cache=cache is not None,
         logits_to_keep=keep,
         packing=Packing(batch.clean, batch.span),
+        **{cache_argument(model): cache},
+    ).logits
+    return logits
+
+
+def logits_of_last(
+    model: nn.Module,
+    batch: Packed,
+    copies: int,
+    cache: Cache,
+) -> Tensor:  # (B, copies * span, V)
+    """Run the last copies alone: they see no other ones, and the clean columns are in the cache.
+
+    Gradients reach the clean columns through it, so losses over this pass and the one that filled
+    the cache have the gradients that one pass over everything gives.
+    """
+    import torch
+
+    from cllm_bench.attention import Packing
+    from cllm_bench.session import cache_argument
+
+    cache.crop(batch.clean - cache.get_seq_length())  # below 0: so many fewer
+    total = batch.ids.shape[1]
+    start = total - copies * batch.span
+    places = torch.arange(total, device=batch.ids.device)
+    seen = visible(batch)[:, start:, (places < batch.clean) | (places >= start)]
+    logits: Tensor = model(
+        input_ids=batch.ids[:, start:],
+        attention_mask=additive(seen, next(model.parameters()).dtype),
+        position_ids=batch.positions[:, start:],
+        use_cache=True,
+        packing=Packing(batch.clean, batch.span),
+        **{cache_argument(model): cache},
     ).logits
     return logits
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from cllm_bench.chat import TEMPLATES
 from cllm_bench.contracts import Sample, Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.processes import is_main
@@ -170,7 +171,7 @@ class _Training:
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Return a byte-level BPE tokenizer that splits digits singly."""
+    """Return a byte-level BPE tokenizer that splits digits singly; its chat template is `plain`."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -186,7 +187,12 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        chat_template=TEMPLATES["plain"],
+    )
 
 
 def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -7,19 +7,24 @@ leaves what they are compared with.
 """
 
 import json
+import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from conftest import tiny_model
+from test_consistency import PLAIN
 from test_optimise import next_token, texts
 
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.optimise import Optimiser, OptimiserSettings
 from cllm_bench.processes import barrier, is_main, join, on_main, rank, world_size
 from cllm_bench.session import Session
+from cllm_bench_methods.cllm_batches import Answer, cllm_loss, make_batch
 
 STEPS = 20
+CHAINED = replace(PLAIN, source="online", copies=2, iterations=2)
 
 
 class StoppedError(Exception):
@@ -68,6 +73,12 @@ def wrong_on_the_last(model, ids):
     return (nothing_but_nan if rank() == world_size() - 1 else next_token)(model, ids)
 
 
+def consistent(model, ids):
+    """A CLLM's loss on online states: its second pass reads the first one's keys."""
+    answers = [Answer(tuple(row[:3]), tuple(row[3:]), (), None, 2) for row in ids.tolist()]
+    return cllm_loss(model, make_batch(answers, CHAINED, random.Random(0)), CHAINED)
+
+
 def refused():
     raise UserError("only the main process says no")
 
@@ -82,6 +93,7 @@ def main(folder):
         "adapted": error_of(
             lambda: fit(folder / "adapted", kind="gpt2", lora_rank=2, gradient_checkpointing=True)
         ),
+        "chained": error_of(lambda: fit(folder / "chained", loss=consistent)),
         "bf16": error_of(lambda: fit(folder / "bf16", precision="bf16")),
         "guarded": error_of(
             lambda: fit(folder / "guarded", guard=lambda found: f"no. {len(found)}")

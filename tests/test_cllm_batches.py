@@ -25,8 +25,8 @@ from cllm_bench_methods.cllm_batches import (
     answers_of,
     cllm_loss,
     make_batch,
-    move_on,
     pack,
+    run,
 )
 from cllm_bench_methods.collection import Record
 from cllm_bench_methods.consistency import (
@@ -306,7 +306,7 @@ def test_states_move_on_as_jacobi_decoding_does(family, changes):
     ]
     packed = pack(answers, states, random.Random(1))
     fresh = packed.ids.clone()
-    move_on(model, packed, states)
+    _, packed = run(model, packed, states)
     given = packed.clean + 2 * packed.span
     assert torch.equal(packed.ids[:, :given], fresh[:, :given])
     moved = 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 from cllm_trainings import SHORT, arguments, collection, contents, training_log
 from families import cli, rows
+from safetensors.torch import load_file
 
 from cllm_bench.contracts import Source, TrainingJob
 from cllm_bench.family import find_family
@@ -70,6 +71,25 @@ def test_what_lies_beside_the_weights(trained):
     assert cleaning["augmented_tokens"] > 0
     config = json.loads((trained / "cllm" / "config.json").read_text(encoding="utf-8"))
     assert config["cllm"] == {"block_size": 8, "guess": "prompt"}
+
+
+def test_a_cllm_is_trained_further(monkeypatch, tmp_path, tiny, trained):
+    """By so little here that its weights, which are stored in bfloat16, stay the same."""
+    settings = {"init": "cllm", "learning_rate": 1e-9}
+    assert cli(monkeypatch, *arguments((trained, tiny[1]), tmp_path / "more", **settings)) == 0
+    before, after = (
+        load_file(folder / "cllm" / "model.safetensors") for folder in (trained, tmp_path / "more")
+    )
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    made = find_family(str(tmp_path / "more"), runtime=CPU)
+    assert made.checkpoint("target") == find_family(str(trained), runtime=CPU).checkpoint("target")
+    kept = json.loads((tmp_path / "more" / "cllm" / "training_config.json").read_text())
+    assert kept["configuration"]["model"].keys() == {"target", "cllm"}
+
+
+def test_without_a_cllm_there_is_none_to_train_further(monkeypatch, tmp_path, capsys, tiny):
+    assert cli(monkeypatch, *arguments(tiny, tmp_path / "out", init="cllm")) == 2
+    assert "has no 'cllm' checkpoint" in capsys.readouterr().err
 
 
 SMALL_SHARDS, SAVES = 6, 0

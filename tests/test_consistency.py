@@ -14,7 +14,7 @@ from conftest import VOCABULARY, tiny_model
 
 from cllm_bench import attention
 from cllm_bench_methods import consistency
-from cllm_bench_methods.cllm_batches import Answer, States, move_on, pack
+from cllm_bench_methods.cllm_batches import Answer, States, pack, run
 from cllm_bench_methods.consistency import (
     PADDING,
     ar_loss,
@@ -45,6 +45,7 @@ PLAIN = States(
     shift=False,
     window=2,
     ar_weight=1.0,
+    cached=True,
 )
 ONLINE = {"source": "online", "shift": True}
 LOCAL = {"objective": "local"}
@@ -52,6 +53,8 @@ PROGRESSIVE = {"objective": "progressive"}
 CASES = {
     "global": {},
     "global-online": ONLINE | {"copies": 4, "iterations": 2},
+    "global-three": ONLINE | {"copies": 3, "iterations": 3},
+    "global-uncached": ONLINE | {"copies": 3, "iterations": 3, "cached": False},
     "local": LOCAL | {"copies": 2, "iterations": 2},
     "local-three": LOCAL | {"copies": 3, "iterations": 3},
     "local-online": ONLINE | LOCAL | {"copies": 4, "iterations": 2, "guess": "vocab"},
@@ -91,19 +94,8 @@ def texts(copies, shapes=SHAPES, steps=3, seed=0):
     return found
 
 
-def packed_of(states, answers, model, seed=0):
-    packed = pack(answers, states, random.Random(seed))
-    if states.source == "online":
-        move_on(model, packed, states)
-    return packed
-
-
 def pairs(states):
     return states.copies // states.iterations if states.objective == "local" else 0
-
-
-def run(model, packed, states):
-    return (logits_of if states.form == "packed" else logits_apart)(model, packed)
 
 
 def copy_of(packed, row, number):
@@ -192,8 +184,7 @@ def assert_same(loss, literal, model):
 def test_values_and_gradients_are_those_of_the_formulas(family, case, kernel):
     model, states = tiny(family, kernel), replace(PLAIN, **CASES[case])
     answers = texts(states.copies)
-    packed = packed_of(states, answers, model)
-    logits = run(model, packed, states)
+    logits, packed = run(model, pack(answers, states, random.Random(0)), states)
     terms = literal_terms(model, packed, answers, states)
     counted = [
         int(differs(packed, number).sum()) for number in range(packed.copies - pairs(states))
@@ -236,7 +227,7 @@ def softmax_up_to(columns, softmax=torch.Tensor.softmax):
 def test_one_block_of_a_copy_reads_the_same_packed_and_apart(family, copies):
     states = replace(PLAIN, form="single", copies=copies)
     model = tiny(family)
-    packed = packed_of(states, texts(copies), model)
+    packed = pack(texts(copies), states, random.Random(0))
     with torch.no_grad():
         together, apart = logits_of(model, packed), logits_apart(model, packed)
     for number in range(copies):
@@ -274,10 +265,10 @@ def test_single_blocks_give_the_packed_loss_on_average():
 def test_a_batch_is_the_sum_of_its_answers(case):
     states = replace(PLAIN, **CASES[case])
     model, answers = tiny("llama"), texts(states.copies)
-    whole = packed_of(states, answers, model)
+    whole = pack(answers, states, random.Random(0))
 
     def losses(packed):
-        logits = run(model, packed, states)
+        logits, _ = run(model, packed, states)
         return consistency_loss(logits, packed, "jsd", pairs(states)), ar_loss(logits, packed)
 
     total = torch.zeros(2)
