@@ -47,6 +47,7 @@ def write_checkpoint(folder, kind="llama", seed=0):
     from cllm_bench_methods.target_recipe import train_tokenizer
 
     tokenizer = train_tokenizer(["one two three four five six seven eight"] * 4, 300)
+    tokenizer.chat_template = None  # as of a checkpoint without chat training
     model = tiny_model(kind, seed=seed, vocab_size=len(tokenizer))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from families import cli
 
-from cllm_bench.contracts import Sample, Stage, TrainingJob
+from cllm_bench.chat import chat_ids
+from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.runtime import Runtime
@@ -309,3 +310,5 @@ def test_the_tokenizer_splits_digits_and_gives_any_text_back():
     assert digits == list("1234")
     (example,) = encode([Sample("1", "SELECT", " name")], tokenizer)
     assert example.answer[-1] == tokenizer.eos_token_id
+    talk: list[Message] = [{"role": "user", "content": "SELECT what?"}]
+    assert chat_ids(tokenizer, "checkpoint", talk) == chat_ids(tokenizer, "plain", talk)
