@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sample, Sampling, Task
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 REPETITIVE = 0.25  # share of held-out replies by which loops may become more frequent
 LOSS = 1.0  # nats a token by which the held-out AR loss may rise
 SCORE = 0.25  # share of the first held-out score that must be left
+
+
+class _Reply(NamedTuple):
+    """What one held-out question came to."""
+
+    tokens: int  # behind the first, which the prefill gives
+    passes: int
+    score: float | None  # of 1; None is not graded
+    repetitive: bool
 
 
 class Watch:
@@ -53,14 +62,12 @@ class Watch:
     def __call__(self, model: PreTrainedModel) -> Mapping[str, float]:
         """Return AR loss, tokens per pass, score (of 1) and rate of repetition, all held out.
 
+        The last three also for each task, where there are several (`held_out_score/gsm8k`).
         Questions that do not fit in the model's positions are left out.
 
         Raises:
             UserError: None fits.
         """
-        import torch
-
-        from cllm_bench.generate import generate
         from cllm_bench.session import Session
 
         size = int(model.config.get_text_config().vocab_size)
@@ -72,34 +79,55 @@ class Watch:
                 f"none of {len(self._questions)} held-out questions fits in the model's "
                 f"{positions} positions; give shorter ones"
             )
-        tokens = passes = repetitive = 0
-        scores: list[float | None] = []
-        for task, sample, example in questions:
-            room = positions - len(example.prompt)
-            found = generate(
-                decoder,
-                torch.tensor(example.prompt, device=model.device),
-                sampling=Sampling(),
-                max_new_tokens=min(task.max_new_tokens, self._limit, room),
-                stop_ids=self._stop_ids,
-                clock=Clock(),
-            )
-            tokens += len(found.token_ids) - 1
-            passes += len(found.accept_lengths)
-            repetitive += is_repetitive(found.token_ids)
-            scores.append(self._score(task, sample, found.token_ids))
-        graded = [score for score in scores if score is not None]
-        return {
-            "held_out_ar_loss": _ar_loss(model, questions),
-            "held_out_tokens_per_pass": tokens / max(1, passes),
-            **({"held_out_score": sum(graded) / len(graded)} if graded else {}),
-            "held_out_repetitive": repetitive / len(questions),
+        replies = {
+            label: [
+                self._reply(decoder, each, positions) for each in questions if each.label == label
+            ]
+            for label in dict.fromkeys(each.label for each in questions)
         }
+        every = [reply for found in replies.values() for reply in found]
+        figures = {"held_out_ar_loss": _ar_loss(model, questions)} | _figures(every)
+        if len(replies) > 1:
+            for label, found in replies.items():
+                figures |= {f"{name}/{label}": value for name, value in _figures(found).items()}
+        return figures
+
+    def _reply(self, decoder: JacobiDecoder, asked: Asked, positions: int) -> _Reply:
+        import torch
+
+        from cllm_bench.generate import generate
+
+        _, task, sample, example = asked
+        room = positions - len(example.prompt)
+        found = generate(
+            decoder,
+            torch.tensor(example.prompt, device=decoder.session.device),
+            sampling=Sampling(),
+            max_new_tokens=min(task.max_new_tokens, self._limit, room),
+            stop_ids=self._stop_ids,
+            clock=Clock(),
+        )
+        return _Reply(
+            len(found.token_ids) - 1,
+            len(found.accept_lengths),
+            self._score(task, sample, found.token_ids),
+            is_repetitive(found.token_ids),
+        )
 
     def _score(self, task: Task, sample: Sample, token_ids: Sequence[int]) -> float | None:
         reply = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
         score = task.score(sample, [cut(reply, task.stop)])
         return None if score is None else score / task.best_score
+
+
+def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
+    graded = [reply.score for reply in replies if reply.score is not None]
+    passes = max(1, sum(reply.passes for reply in replies))
+    return {
+        "held_out_tokens_per_pass": sum(reply.tokens for reply in replies) / passes,
+        **({"held_out_score": sum(graded) / len(graded)} if graded else {}),
+        "held_out_repetitive": sum(reply.repetitive for reply in replies) / len(replies),
+    }
 
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:

@@ -33,6 +33,7 @@ RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends o
 class Asked(NamedTuple):
     """A question of a task, and the data set's own answer to it as ids."""
 
+    label: str  # of the task
     task: Task
     sample: Sample
     example: Example
@@ -75,12 +76,12 @@ def split_questions(recipe: Choice, job: TrainingJob) -> tuple[list[Asked], list
             f"{recipe.held_out} of them are not trained on; give more, or lower it"
         )
     found: list[Asked] = []
-    for task, samples in job.tasks.values():
+    for label, (task, samples) in job.tasks.items():
         if not samples.samples:
             continue
         examples = encode(samples.samples, job.family.tokenizer)
         pairs = zip(samples.samples, examples, strict=True)
-        found += [Asked(task, sample, example) for sample, example in pairs]
+        found += [Asked(label, task, sample, example) for sample, example in pairs]
     random.Random(recipe.seed).shuffle(found)
     held_out, rest = found[: recipe.held_out], found[recipe.held_out :]
     if recipe.questions > len(rest):
@@ -136,11 +137,9 @@ class TargetAnswers:
     @cached_property
     def asked(self) -> Mapping[str, list[Question]]:
         """All questions, by task."""
-        names = {id(task): name for name, (task, _) in self.job.tasks.items()}
         found: dict[str, list[Question]] = {name: [] for name in self.job.tasks}
-        for task, sample, (prompt, answer) in (*self.held_out, *self.questions):
-            name = names[id(task)]
-            found[name].append(Question(sample.id, name, tuple(prompt), tuple(answer)))
+        for label, _, sample, (prompt, answer) in (*self.held_out, *self.questions):
+            found[label].append(Question(sample.id, label, tuple(prompt), tuple(answer)))
         return {name: questions for name, questions in found.items() if questions}
 
     def collect(
@@ -201,7 +200,7 @@ class TargetAnswers:
         Raises:
             UserError: Nothing is left.
         """
-        watched = {self._key(each) for each in self.held_out}
+        watched = {(each.label, each.sample.id) for each in self.held_out}
         records = self.records(collected)
         held_out = [each for each in records if (each.task, each.sample) in watched]
         if watched and not held_out:
@@ -209,10 +208,6 @@ class TargetAnswers:
         rest = [each for each in records if (each.task, each.sample) not in watched]
         kept = self.cleaned(rest, fit, clean=clean, finished=finished)
         return examples_of(held_out), examples_of(kept)
-
-    def _key(self, asked: Asked) -> tuple[str, str]:
-        names = [name for name, (task, _) in self.job.tasks.items() if task is asked.task]
-        return names[0], asked.sample.id
 
     def cleaned(
         self,

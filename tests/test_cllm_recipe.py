@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from cllm_trainings import SHORT, arguments, collection, contents, training_log
+from cllm_trainings import SHORT, TASK, arguments, collection, contents, training_log
 from families import cli, rows
 from safetensors.torch import load_file
 
@@ -90,6 +90,22 @@ def test_a_cllm_is_trained_further(monkeypatch, tmp_path, tiny, trained):
 def test_without_a_cllm_there_is_none_to_train_further(monkeypatch, tmp_path, capsys, tiny):
     assert cli(monkeypatch, *arguments(tiny, tmp_path / "out", init="cllm")) == 2
     assert "has no 'cllm' checkpoint" in capsys.readouterr().err
+
+
+def test_figures_of_several_tasks_are_told_apart(monkeypatch, tmp_path, tiny):
+    (tmp_path / "counting").mkdir()  # where both look for their data
+    plugin, other = tmp_path / "counting.py", tmp_path / "tallying.py"
+    plugin.write_text(tiny[1].read_text())
+    other.write_text(plugin.read_text().replace("class Counting", "class Tallying"))
+    asked = {"held_out": 20, "steps": 1, "evaluate_every": 1, "task": f"{TASK},tallying:count=20"}
+    out = tmp_path / "out"
+    assert cli(monkeypatch, *arguments((tiny[0], plugin), out, "--plugin", other, **asked)) == 0
+    for line in training_log(out / "cllm"):
+        for name in ("tokens_per_pass", "score", "repetitive"):
+            each = [value for key, value in line.items() if key.startswith(f"held_out_{name}/")]
+            assert len(each) == 2
+            assert min(each) <= line[f"held_out_{name}"] <= max(each)
+        assert 0 < line["held_out_score"] < 1
 
 
 SMALL_SHARDS, SAVES = 6, 0
