@@ -176,5 +176,8 @@ class CllmTraining:
         model = self._model(last)
         model.load_state_dict(self._trained(last))
         fit = self._work / f"fit-{last + 1}"
-        tokenizer = self.job.family.tokenizer
-        leave_checkpoint(model, tokenizer, self.job.output / self.recipe.role, self._work, fit)
+        target, family = self.job.output / self.recipe.role, self.job.family
+        parent = (
+            family.checkpoint(self.recipe.init) if self.recipe.init == self.recipe.role else None
+        )
+        leave_checkpoint(model, family.tokenizer, target, self._work, fit, parent)

@@ -181,8 +181,9 @@ class _Training:
 
         model, work = self._draft(), self.answers.work
         model.load_state_dict(trained_state(work / "fit"))
-        target = self.job.output / self.recipe.role
-        leave_checkpoint(model, self.job.family.tokenizer, target, work, work / "fit")
+        target, family = self.job.output / self.recipe.role, self.job.family
+        parent = family.checkpoint(self.recipe.role) if self.recipe.init == "checkpoint" else None
+        leave_checkpoint(model, family.tokenizer, target, work, work / "fit", parent)
 
     @cached_property
     def _family(self) -> ModelFamily:

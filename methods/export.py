@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING
 
 from cllm_bench.files import write_atomically
 
+LOG = "training_log.jsonl"
+CONFIG = "training_config.json"
+BEFORE = "before"
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from cllm_bench.checkpoint import Checkpoint
 
 
 def leave_checkpoint(
@@ -19,8 +25,11 @@ def leave_checkpoint(
     target: Path,
     work: Path,
     fit: Path,
+    parent: Checkpoint | None = None,
 ) -> None:
     """Write weights, tokenizer, `training_log.jsonl` and `training_config.json`.
+
+    Log and settings of a checkpoint that was trained further are kept in the folder `before`.
 
     Args:
         model: Rounded to bfloat16 in place.
@@ -28,22 +37,33 @@ def leave_checkpoint(
         target: The checkpoint's folder; appears whole or not at all.
         work: Folder of the training, with its manifest.
         fit: Folder of the optimiser, with its log.
+        parent: The checkpoint that was trained further.
     """
     import torch
 
-    from cllm_bench.optimise import LOG
+    from cllm_bench import optimise
 
     part = target.with_name(f".{target.name}.writing")
     shutil.rmtree(part, ignore_errors=True)
     # For half the size; a run computes in its own precision whatever the file's.
     model.to(torch.bfloat16).save_pretrained(part)
     tokenizer.save_pretrained(part)
-    shutil.copyfile(fit / LOG, part / "training_log.jsonl")
+    shutil.copyfile(fit / optimise.LOG, part / LOG)
     manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
     kept = {key: manifest[key] for key in ("configuration", "versions")}
     for report in fit.glob("cleaning.json"):
         kept["cleaning"] = json.loads(report.read_text(encoding="utf-8"))
-    write_atomically(part / "training_config.json", json.dumps(kept, indent=2) + "\n")
+    write_atomically(part / CONFIG, json.dumps(kept, indent=2) + "\n")
+    if parent is not None and (Path(parent.location) / CONFIG).is_file():
+        _keep_before(Path(parent.location), part / BEFORE)
     if target.exists():
         shutil.rmtree(target)
     part.rename(target)
+
+
+def _keep_before(parent: Path, folder: Path) -> None:
+    folder.mkdir()
+    for name in (LOG, CONFIG):
+        shutil.copyfile(parent / name, folder / name)
+    if (parent / BEFORE).is_dir():
+        shutil.copytree(parent / BEFORE, folder / BEFORE)

@@ -149,7 +149,8 @@ class _Training:
         model = self._model(tokenizer)
         model.load_state_dict(trained_state(self._work / "fit"))
         target = self.job.output / self.recipe.role
-        leave_checkpoint(model, tokenizer, target, self._work, self._work / "fit")
+        parent = self.job.family.checkpoint("target") if self.recipe.init == "checkpoint" else None
+        leave_checkpoint(model, tokenizer, target, self._work, self._work / "fit", parent)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         from cllm_bench.checkpoint import Checkpoint

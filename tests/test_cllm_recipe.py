@@ -83,8 +83,12 @@ def test_a_cllm_is_trained_further(monkeypatch, tmp_path, tiny, trained):
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     made = find_family(str(tmp_path / "more"), runtime=CPU)
     assert made.checkpoint("target") == find_family(str(trained), runtime=CPU).checkpoint("target")
-    kept = json.loads((tmp_path / "more" / "cllm" / "training_config.json").read_text())
+    more = tmp_path / "more" / "cllm"
+    kept = json.loads((more / "training_config.json").read_text())
     assert kept["configuration"]["model"].keys() == {"target", "cllm"}
+    for name in ("training_config.json", "training_log.jsonl"):
+        assert (more / "before" / name).read_bytes() == (trained / "cllm" / name).read_bytes()
+    assert not (trained / "cllm" / "before").exists()  # it began with a target
 
 
 def test_without_a_cllm_there_is_none_to_train_further(monkeypatch, tmp_path, capsys, tiny):

@@ -123,11 +123,18 @@ def test_fine_tuning_starts_from_the_checkpoint(monkeypatch, tmp_path):
     tune = "target:steps=20,tokens=512,learning_rate=1e-3"
     assert train(monkeypatch, tune, second, "--model", first, "--data", tmp_path) == 2
     assert not second.exists()  # a mistake leaves nothing that stands in the way of its correction
-    assert train(monkeypatch, tune, second, "--model", first, *real_layout(tmp_path)) == 0
+    data = real_layout(tmp_path)
+    assert train(monkeypatch, tune, second, "--model", first, *data) == 0
     before, after = weights(first), weights(second)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert log(second)[1]["loss"] < log(first)[1]["loss"]
+    third, kept = tmp_path / "third", "training_log.jsonl"
+    assert train(monkeypatch, tune, third, "--model", second, *data) == 0
+    for folder, earlier in (("before", second), ("before/before", first)):
+        assert (third / "target" / folder / kept).read_bytes() == (
+            earlier / "target" / kept
+        ).read_bytes()
 
 
 def real_layout(tmp_path):
