@@ -185,7 +185,7 @@ def _configuration(name: str, recipe: Recipe, job: TrainingJob) -> dict[str, Any
     }
 
 
-def _inputs(recipe: Recipe, job: TrainingJob) -> Mapping[str, Any]:
+def _inputs(recipe: Recipe, job: TrainingJob) -> dict[str, Any]:
     return {role: job.family.checkpoint(role) for role in recipe.builds_on}
 
 
@@ -200,7 +200,9 @@ def _refuse_other_weights(job: TrainingJob, recipe: Recipe) -> None:
     if not (job.output / FILE).exists():
         return
     there = read_family(job.output / FILE).roles
-    for role, checkpoint in _inputs(recipe, job).items():
+    inputs = _inputs(recipe, job)
+    inputs.pop(recipe.role, None)  # trained further: what is there is this training's own
+    for role, checkpoint in inputs.items():
         if role in there and fingerprint(there[role]) != fingerprint(checkpoint):
             raise UserError(
                 f"'{job.output}' has another '{role}' than '{job.family.name}': train from it "

@@ -129,6 +129,7 @@ def test_fine_tuning_starts_from_the_checkpoint(monkeypatch, tmp_path):
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert log(second)[1]["loss"] < log(first)[1]["loss"]
+    assert train(monkeypatch, tune, second, "--model", first, *data) == 0  # it is done
     third, kept = tmp_path / "third", "training_log.jsonl"
     assert train(monkeypatch, tune, third, "--model", second, *data) == 0
     for folder, earlier in (("before", second), ("before/before", first)):
