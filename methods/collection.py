@@ -6,8 +6,7 @@ Source: Kou et al. 2024 (arXiv 2403.00835), Algorithm 1.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,8 @@ from cllm_bench.errors import UserError
 from cllm_bench.files import writing
 
 from . import shards
-from .jacobi import Jacobi, JacobiDecoder, ReferenceGuesses
+from .jacobi import Jacobi, JacobiDecoder
+from .reference import ReferenceDecoder
 from .shards import CollectionSettings, Counts, Question, Record, read_records
 
 if TYPE_CHECKING:
@@ -36,13 +36,10 @@ __all__ = [
     "records_of",
 ]
 
-FAST_BLOCK = 64  # rows of a pass that checks a reference, at most: most answers fit in one
-
 
 def decoder_for(family: ModelFamily, role: str, settings: CollectionSettings) -> JacobiDecoder:
     """Return a decoder on a role's weights that suits the settings."""
-    size = settings.block_size if settings.full else FAST_BLOCK
-    return Jacobi(block_size=size, checkpoint=role).bind(family)
+    return Jacobi(block_size=settings.block_size, checkpoint=role).bind(family)
 
 
 def collect(
@@ -63,7 +60,8 @@ def collect(
 
     Args:
         questions: All of them, whatever the rank.
-        decoder: With blocks as the settings say, where trajectories are kept in full.
+        decoder: With blocks as the settings say, where trajectories are kept in full; else its
+            session alone is used.
         folder: Made where it is missing; shared by all processes.
         settings: The same in every process.
         listen: Told how many of the questions that are this process's are done.
@@ -137,15 +135,15 @@ def _decode(
     from cllm_bench.clock import Clock
     from cllm_bench.generate import generate
 
-    with _guessing(question, decoder, settings):
-        generation = generate(
-            decoder,
-            torch.tensor(question.prompt, device=decoder.session.device),
-            sampling=Sampling(),
-            max_new_tokens=_limit(question, decoder, settings),
-            stop_ids=settings.stop_ids,
-            clock=Clock(),  # its figures are not used, so nothing need wait for the device
-        )
+    generation = generate(
+        # Where fixed points alone are wanted, the reference says best what they may be.
+        decoder if settings.full else ReferenceDecoder(decoder.session, question.reference),
+        torch.tensor(question.prompt, device=decoder.session.device),
+        sampling=Sampling(),
+        max_new_tokens=_limit(question, decoder, settings),
+        stop_ids=settings.stop_ids,
+        clock=Clock(),  # its figures are not used, so nothing need wait for the device
+    )
     sample, task, prompt, _ = question
     iterates = decoder.iterates if settings.full else None
     found = records_of(sample, task, prompt, generation, iterates, settings.block_size)
@@ -162,24 +160,6 @@ def _limit(question: Question, decoder: JacobiDecoder, settings: CollectionSetti
             "model's positions; leave it out"
         )
     return min(settings.max_new_tokens, room)
-
-
-@contextmanager
-def _guessing(
-    question: Question, decoder: JacobiDecoder, settings: CollectionSettings
-) -> Iterator[None]:
-    """Let the decoder guess from the reference, where only fixed points are wanted."""
-    if settings.full:
-        yield
-        return
-
-    size = decoder.settings.block_size
-    before = decoder.guesses
-    decoder.guesses = lambda prompt: ReferenceGuesses(question.reference, size)
-    try:
-        yield
-    finally:
-        decoder.guesses = before
 
 
 def records_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
@@ -56,24 +56,11 @@ class Jacobi:
         return JacobiDecoder(self, session, family.vocabulary(self.checkpoint), family.pad_id)
 
 
-class GuessSource(Protocol):
-    """Where the fresh guesses of one answer come from."""
-
-    def settle(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Note settled tokens; return them."""
-        ...
-
-    def draw(self, count: int) -> list[int]:
-        """Return so many guesses for the tail of the window, or fewer."""
-        ...
-
-
 @dataclass
 class JacobiDecoder:
     """Jacobi decoding over one session.
 
     Attributes:
-        guesses: Makes the source of guesses for a prompt, in place of the settings' own.
         observer: Called with every iterate as it happens, on the timed path.
         iterates: Those of the last generation.
     """
@@ -82,7 +69,6 @@ class JacobiDecoder:
     session: Session
     vocabulary: int
     pad_id: int
-    guesses: Callable[[list[int]], GuessSource] | None = None
     observer: Callable[[Iterate], None] | None = None
     iterates: list[Iterate] = field(default_factory=list)
 
@@ -97,7 +83,13 @@ class JacobiDecoder:
         session, size = self.session, self.settings.block_size
         choose = Chooser(sampling, prompt_ids.device)
         self.iterates = iterates = []
-        guesses = self._guesses(prompt_ids.tolist())
+        guesses = Guesses(
+            self.settings.guess,
+            prompt_ids.tolist(),
+            self.vocabulary,
+            self.pad_id,
+            self.settings.seed,
+        )
         first = int(choose(session.prefill(prompt_ids).logits, 0))
         yield Step(guesses.settle((first,)))
         block = [first, *guesses.draw(size - 1)]
@@ -120,12 +112,6 @@ class JacobiDecoder:
                 block = predicted[matches:-1]
             else:
                 block = [settled[-1], *guesses.draw(size - 1)]
-
-    def _guesses(self, prompt: list[int]) -> GuessSource:
-        if self.guesses is not None:
-            return self.guesses(prompt)
-        source = self.settings.guess
-        return Guesses(source, prompt, self.vocabulary, self.pad_id, self.settings.seed)
 
     def counters(self) -> dict[str, float]:
         """Return the mechanism figures of the last generation, per block (the paper's Table 3)."""
@@ -156,34 +142,6 @@ class Guesses:
         if self._source == "vocab":
             return [self._random.randrange(self._vocabulary) for _ in range(count)]
         return [self._pad_id if self._source == "pad" else self._seen[-1]] * count
-
-
-class ReferenceGuesses:
-    """Guesses that an answer goes on as its reference does, token for token.
-
-    A right reference settles a whole window at a pass; a wrong one costs passes, never tokens.
-    Behind its end nothing is guessed: a row spent there would hardly ever settle a token.
-
-    Args:
-        reference: Ids of the known answer.
-        block_size: Length of a full window: so many guesses less one lie behind its head, and a
-            draw fills the last of these places.
-    """
-
-    def __init__(self, reference: Sequence[int], block_size: int) -> None:
-        self._reference = reference
-        self._guessed = block_size - 1
-        self._settled = 0
-
-    def settle(self, tokens: tuple[int, ...]) -> tuple[int, ...]:
-        """Note settled tokens; return them."""
-        self._settled += len(tokens)
-        return tokens
-
-    def draw(self, count: int) -> list[int]:
-        """Return the reference's tokens for the last `count` places of the window."""
-        end = self._settled + self._guessed
-        return list(self._reference[end - count : end])
 
 
 def count_matches(block: Sequence[int], predicted: Sequence[int]) -> int:

@@ -20,7 +20,8 @@ from cllm_bench_methods.collection import (
     read_records,
     records_of,
 )
-from cllm_bench_methods.jacobi import Guesses, Jacobi, JacobiDecoder, ReferenceGuesses
+from cllm_bench_methods.jacobi import Guesses, Jacobi, JacobiDecoder
+from cllm_bench_methods.reference import WIDEST, ReferenceDecoder
 
 SIZE = 8
 LIMIT = 28
@@ -209,7 +210,7 @@ def test_datasets_reads_a_shard(collected, tmp_path):
 
 
 def test_fixed_points_alone_are_the_same_and_take_few_passes(llama, questions, collected, tmp_path):
-    """A decoder of another block size, whose references are right, wrong, short or not there."""
+    """References are right, wrong, short or not there."""
     _, records = collected
     spoilt = [
         question._replace(
@@ -224,54 +225,41 @@ def test_fixed_points_alone_are_the_same_and_take_few_passes(llama, questions, c
     ]
     passes = {}
     for name, asked in (("right", questions), ("spoilt", spoilt)):
-        decoder = decoder_of(llama, 32)
+        decoder = decoder_of(llama)
         folder = tmp_path / name
         collect(asked, decoder, folder=folder, settings=settings_of(full=False), listen=silent)
         found = read_records(folder)
         assert found == [each._replace(states=(each.fixed_point,)) for each in records]
-        assert decoder.guesses is None
         passes[name] = json.loads((folder / "manifest.json").read_text())["passes"]
     assert passes["right"] <= len(questions)
     assert passes["right"] < passes["spoilt"]
 
 
-@pytest.mark.parametrize("refill", ["block", "sliding"])
-@pytest.mark.parametrize("size", [2, 8, 16])
-def test_a_right_reference_settles_whole_windows(llama, prompts, refill, size):
-    decoder = decoder_of(llama, size, refill=refill)
+def test_a_right_reference_settles_whole_passes(llama, prompts):
     for prompt in prompts[::4]:
-        tokens = expected_tokens(llama, prompt, LIMIT + 2 * size)
-        decoder.guesses = lambda _, known=tokens: ReferenceGuesses(known, size)
-        found = decode(decoder, prompt)
-        assert found.token_ids == tokens[:LIMIT]
-        assert set(found.accept_lengths) == {size}
+        tokens = expected_tokens(llama, prompt, WIDEST + LIMIT)
+        found = decode(ReferenceDecoder(Session(llama), tokens), prompt, limit=WIDEST + 2)
+        assert found.token_ids == tokens[: WIDEST + 2]
+        assert found.accept_lengths == (WIDEST + 1,)
 
 
-def test_a_reference_guesses_what_follows_until_it_ends():
-    source = ReferenceGuesses((10, 11, 12, 13, 14), 4)
-    source.settle((10,))
-    assert source.draw(3) == [11, 12, 13]
-    source.settle((11, 12, 99))
-    assert source.draw(3) == [14]
-    source.settle((14, 15))
-    assert source.draw(3) == []
-    # A window that slides holds two guesses already: the third is what is drawn.
-    sliding = ReferenceGuesses((10, 11, 12, 13, 14), 4)
-    sliding.settle((10,))
-    assert sliding.draw(1) == [13]
-
-
-@pytest.mark.parametrize("refill", ["block", "sliding"])
-def test_a_reference_that_ends_or_errs_changes_no_token(llama, prompts, refill):
-    decoder = decoder_of(llama, refill=refill)
+def test_a_reference_that_ends_or_errs_changes_no_token(llama, prompts):
     for prompt in prompts[::3]:
         tokens = expected_tokens(llama, prompt, LIMIT)
         for known in ((), tokens[:1], tokens[:11], tokens[1:], (*tokens[:9], 1, *tokens[9:])):
-            decoder.guesses = lambda _, known=known: ReferenceGuesses(known, SIZE)
-            found = decode(decoder, prompt)
+            found = decode(ReferenceDecoder(Session(llama), known), prompt)
             assert found.token_ids == tokens
-            assert all(drafted < SIZE for drafted in found.drafted)
             assert len(found.accept_lengths) < LIMIT
+
+
+def test_a_pass_guesses_twice_as_much_as_settled_before(llama, prompts):
+    tokens = expected_tokens(llama, prompts[0], 40)
+    wrong = [(token + 1) % VOCABULARY for token in tokens[:10]]
+    found = decode(ReferenceDecoder(Session(llama), (*wrong, *tokens[10:])), prompts[0], limit=40)
+    assert found.token_ids == tokens
+    assert found.drafted[:10] == (39, *[2] * 9)
+    for settled, drafted in zip(found.accept_lengths[9:-1], found.drafted[10:-1], strict=False):
+        assert drafted == 2 * settled
 
 
 def test_an_existing_shard_is_not_decoded_again(llama, questions, collected, tmp_path):

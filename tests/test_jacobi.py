@@ -5,6 +5,7 @@ from test_exactness import decode
 
 from cllm_bench.errors import UserError
 from cllm_bench.session import Session
+from cllm_bench_methods import jacobi
 from cllm_bench_methods.jacobi import Guesses, Jacobi, JacobiDecoder
 from cllm_bench_methods.trajectory import Iterate, mechanism
 
@@ -56,10 +57,10 @@ def test_the_window_slides():
     assert all(len(rows) == 4 for rows in session.rows)
 
 
-def test_right_guesses_settle_at_once():
+def test_right_guesses_settle_at_once(monkeypatch):
+    monkeypatch.setattr(jacobi, "Guesses", lambda *_: _Right())
     session = Scripted()
     decoder = JacobiDecoder(Jacobi(block_size=4), session, 100, pad_id=0)
-    decoder._guesses = lambda prompt: _Right()
     found = decode(decoder, torch.tensor([0]), limit=9)
     assert found.accept_lengths == (4, 4)
 
