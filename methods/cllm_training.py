@@ -17,7 +17,7 @@ from .answers import Answers
 from .cllm_batches import Answer, answers_of, cllm_loss, make_batch
 from .cllm_watch import Watch, collapsed
 from .collection import CollectionSettings, decoder_for
-from .export import leave_checkpoint
+from .export import leave_checkpoint, parent_of
 from .jacobi import Jacobi, JacobiDecoder
 from .target_answers import Asked, TargetAnswers, as_it_runs
 
@@ -177,7 +177,5 @@ class CllmTraining:
         model.load_state_dict(self._trained(last))
         fit = self._work / f"fit-{last + 1}"
         target, family = self.job.output / self.recipe.role, self.job.family
-        parent = (
-            family.checkpoint(self.recipe.init) if self.recipe.init == self.recipe.role else None
-        )
+        parent = parent_of(self.recipe, family)
         leave_checkpoint(model, family.tokenizer, target, self._work, fit, parent)

@@ -20,7 +20,7 @@ from cllm_bench.runtime import Attention
 from .answers import Answers, collate
 from .consistency import Divergence
 from .draft_training import Distillation, spread, with_layers
-from .export import leave_checkpoint
+from .export import leave_checkpoint, parent_of
 from .target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
 from .target_recipe import TargetRecipe, new_model
 
@@ -182,7 +182,7 @@ class _Training:
         model, work = self._draft(), self.answers.work
         model.load_state_dict(trained_state(work / "fit"))
         target, family = self.job.output / self.recipe.role, self.job.family
-        parent = family.checkpoint(self.recipe.role) if self.recipe.init == "checkpoint" else None
+        parent = parent_of(self.recipe, family)
         leave_checkpoint(model, family.tokenizer, target, work, work / "fit", parent)
 
     @cached_property

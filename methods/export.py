@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from cllm_bench.files import write_atomically
 
-LOG = "training_log.jsonl"
-CONFIG = "training_config.json"
-BEFORE = "before"
-
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cllm_bench.checkpoint import Checkpoint
+    from cllm_bench.contracts import Recipe
+    from cllm_bench.family import ModelFamily
+
+LOG = "training_log.jsonl"
+CONFIG = "training_config.json"
+BEFORE = "before"
 
 
 def leave_checkpoint(
@@ -41,24 +43,34 @@ def leave_checkpoint(
     """
     import torch
 
-    from cllm_bench import optimise
-
     part = target.with_name(f".{target.name}.writing")
     shutil.rmtree(part, ignore_errors=True)
     # For half the size; a run computes in its own precision whatever the file's.
     model.to(torch.bfloat16).save_pretrained(part)
     tokenizer.save_pretrained(part)
-    shutil.copyfile(fit / optimise.LOG, part / LOG)
-    manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
-    kept = {key: manifest[key] for key in ("configuration", "versions")}
-    for report in fit.glob("cleaning.json"):
-        kept["cleaning"] = json.loads(report.read_text(encoding="utf-8"))
-    write_atomically(part / CONFIG, json.dumps(kept, indent=2) + "\n")
+    leave_log(part, work, fit)
     if parent is not None and (Path(parent.location) / CONFIG).is_file():
         _keep_before(Path(parent.location), part / BEFORE)
     if target.exists():
         shutil.rmtree(target)
     part.rename(target)
+
+
+def parent_of(recipe: Recipe, family: ModelFamily) -> Checkpoint | None:
+    """Return the checkpoint that a recipe trains further, if it does: it builds on its own role."""
+    return family.checkpoint(recipe.role) if recipe.role in recipe.builds_on else None
+
+
+def leave_log(folder: Path, work: Path, fit: Path) -> None:
+    """Put log and settings of a training into a checkpoint's folder; see `leave_checkpoint`."""
+    from cllm_bench import optimise
+
+    shutil.copyfile(fit / optimise.LOG, folder / LOG)
+    manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
+    kept = {key: manifest[key] for key in ("configuration", "versions")}
+    for report in fit.glob("cleaning.json"):
+        kept["cleaning"] = json.loads(report.read_text(encoding="utf-8"))
+    write_atomically(folder / CONFIG, json.dumps(kept, indent=2) + "\n")
 
 
 def _keep_before(parent: Path, folder: Path) -> None:

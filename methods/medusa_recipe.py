@@ -5,7 +5,6 @@ Source: Cai et al. 2024 (arXiv 2401.10774), sections 2.2 and 2.3.3.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
-from cllm_bench.files import write_atomically
 from cllm_bench.processes import is_main
 
 from .answers import Answers, Example, collate
-from .export import leave_checkpoint
-from .target_answers import CLEANING, TargetAnswers, as_it_runs, collection_key, split_questions
+from .export import leave_checkpoint, leave_log
+from .target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -246,7 +244,8 @@ class _Training:
             tokenizer = self.job.family.tokenizer
             leave_checkpoint(module.get_submodule("model"), tokenizer, part, self.answers.work, fit)
         else:
-            _leave_log(part, self.answers.work, fit)
+            part.mkdir()
+            leave_log(part, self.answers.work, fit)
         heads = module.get_submodule("heads" if joint else "").state_dict()
         write_heads(part, heads, self._config() | {"medusa": measured})
         target = self.job.output / recipe.role
@@ -272,15 +271,3 @@ def went_wrong(evaluations: Sequence[Mapping[str, float]]) -> str | None:
     if len(others) > 1 and min(others[-2:]) > first + LOSS:
         return f"the AR loss on held-out answers went from {first:.3g} to {others[-1]:.3g}"
     return None
-
-
-def _leave_log(folder: Path, work: Path, fit: Path) -> None:
-    """Begin a checkpoint's folder with the log and the settings of its training."""
-    from cllm_bench.optimise import LOG
-
-    folder.mkdir()
-    shutil.copyfile(fit / LOG, folder / "training_log.jsonl")
-    manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
-    kept = {key: manifest[key] for key in ("configuration", "versions")}
-    kept["cleaning"] = json.loads((fit / CLEANING).read_text(encoding="utf-8"))
-    write_atomically(folder / "training_config.json", json.dumps(kept, indent=2) + "\n")

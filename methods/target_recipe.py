@@ -15,7 +15,7 @@ from cllm_bench.processes import is_main
 from cllm_bench.runtime import Attention
 
 from .answers import Answers, Example, collate, encode
-from .export import leave_checkpoint
+from .export import leave_checkpoint, parent_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -149,7 +149,7 @@ class _Training:
         model = self._model(tokenizer)
         model.load_state_dict(trained_state(self._work / "fit"))
         target = self.job.output / self.recipe.role
-        parent = self.job.family.checkpoint("target") if self.recipe.init == "checkpoint" else None
+        parent = parent_of(self.recipe, self.job.family)
         leave_checkpoint(model, tokenizer, target, self._work, self._work / "fit", parent)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
