@@ -29,7 +29,7 @@ import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, NamedTuple, NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict
 
 from cllm_bench import sandbox_linux as linux
 from cllm_bench.sandbox_confine import Confinement, close_all_but
@@ -46,7 +46,6 @@ _LOADED_AT_START = (
 )
 _LARGEST_ANSWER = 16 << 20  # bytes
 _LONGEST_DETAIL = 200
-_NOT_CONFINED = 3  # exit code
 
 
 class Program(TypedDict):
@@ -137,6 +136,8 @@ class _Supervisor:
         calls_out, calls_in = Pipe(duplex=False)
         answers_out, answers_in = Pipe(duplex=False)
         verdict_out, verdict_in = Pipe(duplex=False)
+        # Not told by an exit code, which is the program's to choose.
+        refused_out, self._refused_in = Pipe(duplex=False)
 
         def judge() -> None:
             tests = json.loads(self._channel.recv_bytes())  # read by nobody else, so known to none
@@ -160,26 +161,27 @@ class _Supervisor:
         for end in (calls_out, answers_in):
             end.close()
         verdict = self._wait(verdict_out)
-        endings = [_end(judging), _end(solving)]
-        if _NOT_CONFINED in (ending.exit_code for ending in endings):
+        used = max(_end(judging), _end(solving))
+        if refused_out.poll():
             os._exit(1)
         seconds = math.ceil(self._limits.seconds)
-        used = max(ending.processor_seconds for ending in endings)
         if verdict["reason"] != "passed" and used > seconds - 0.1:
             verdict = {"reason": "timeout", "detail": f"{seconds} s of work"}
         _send(self._channel, verdict)
 
     def _confine(self, solves: bool, *kept: Connection) -> None:
-        close_all_but({end.fileno() for end in kept})
+        close_all_but({end.fileno() for end in (*kept, self._refused_in)})
         place = 2 * self._process_id + solves
         self._confinement.confine(self._limits, place, scratch=solves)
         self._refuse_less()
+        self._refused_in.close()  # before anything runs that nobody has read
         random.seed(0)  # with the fixed hash seed it makes verdicts repeatable
 
     def _refuse_less(self) -> None:
         """Go on only behind all the walls that the harness was told of."""
         if set(self._confinement.missing) - self._known:
-            os._exit(_NOT_CONFINED)
+            self._refused_in.send_bytes(b"")
+            os._exit(1)
 
     def _wait(self, verdict: Connection) -> dict[str, str]:
         seconds = self._limits.wall_seconds
@@ -192,18 +194,13 @@ class _Supervisor:
         return found
 
 
-class _Ending(NamedTuple):
-    exit_code: int
-    processor_seconds: float
-
-
-def _end(process: int) -> _Ending:
-    """Kill a process and those that it started; tell how it ended."""
+def _end(process: int) -> float:
+    """Kill a process and those that it started; return the seconds of work that it took."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError):  # it leads no group yet
             kill(process, signal.SIGKILL)
-    _, status, usage = os.wait4(process, 0)
-    return _Ending(os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
+    _, _, usage = os.wait4(process, 0)
+    return usage.ru_utime + usage.ru_stime
 
 
 class _Judge:

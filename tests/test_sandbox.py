@@ -278,6 +278,11 @@ DRILL = {
         "import os\ndef f():\n    os.chmod(FOLDER + '/secret', 0)\n    return 'done'",
         {"error"},
     ),
+    **{
+        f"exit {code} {when}": (f"import os\n{line}os._exit({code})", {"crash"})
+        for code in (1, 2, 3, 126, 137, 255)
+        for when, line in (("at once", ""), ("when called", "def f(): "))
+    },
 }
 
 
@@ -550,13 +555,14 @@ def test_without_any_wall_the_dangers_are_named(box, monkeypatch):
     require(found, allowed=True)
 
 
-def test_wall_that_falls_later_is_no_verdict(box, monkeypatch):
+@pytest.mark.parametrize("whose", ["scratch", "not scratch"], ids=["program", "judge"])
+def test_wall_that_falls_later_is_no_verdict(box, monkeypatch, whose):
     code = (
         "from cllm_bench.sandbox_confine import Confinement as C\n"
         "whole = C.confine\n"
         "def confine(self, limits, place, *, scratch):\n"
         "    whole(self, limits, place, scratch=scratch)\n"
-        "    if place: self.missing['planted'] = 'fell'\n"
+        f"    if place and {whose}: self.missing['planted'] = 'fell'\n"
         "C.confine = confine"
     )
     with monkeypatch.context() as patch:
