@@ -127,7 +127,9 @@ def _evaluate(
         runtime=Runtime(options.device, threads=threads).resolve(),
     )
     cells = ablation.cells(variants)
-    plan = RunPlan(family, cells, ablation.tests, options.repeats, SEED, Sampling())
+    plan = RunPlan(
+        family, cells, ablation.tests, options.repeats, SEED, Sampling(), ablation.sandbox
+    )
     runner = Runner(plan, options.output / "run", progress)
     _warn(runner.folder, console)
     with runner.folder:

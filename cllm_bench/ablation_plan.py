@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from cllm_bench.ablation_variants import Variant, combinations, expand, following, parse_vary
-from cllm_bench.commands import at_least_one, build_tasks, required
+from cllm_bench.commands import at_least_one, build_tasks, check_sandbox, required
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
@@ -41,6 +41,7 @@ class AblateOptions:
     output: Path
     device: str
     threads: int
+    unsafe: bool
     plugins: tuple[Path, ...]
 
 
@@ -55,6 +56,7 @@ class Ablation:
         family: What the recipe starts from, with a runtime to train in.
         material: The tasks with their training questions.
         tests: The tasks with the questions that will be asked.
+        sandbox: What holds where a task runs what models write, ready for JSON; else None.
         registry: Where the methods come from.
         options: As given.
     """
@@ -65,6 +67,7 @@ class Ablation:
     family: ModelFamily
     material: Mapping[str, tuple[Task, SampleSet]]
     tests: tuple[TaskPlan, ...]
+    sandbox: Mapping[str, Any] | None
     registry: Registry
     options: AblateOptions
 
@@ -109,6 +112,7 @@ class Ablation:
                 name: {"source": found.label, "questions": len(found.samples)}
                 for name, (_, found) in self.material.items()
             },
+            "sandbox": self.sandbox,
         }
 
 
@@ -139,7 +143,10 @@ def plan_ablation(options: AblateOptions, console: Console) -> Ablation:
         progress("reading the questions", 0, 1)
         material = _training_questions(registry, tasks, options, family)
         tests = _test_questions(registry, tasks, options, family)
-    ablation = Ablation(name, variants, methods, family, material, tests, registry, options)
+    sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe)
+    ablation = Ablation(
+        name, variants, methods, family, material, tests, sandbox, registry, options
+    )
     ablation.cells(variants)
     for variant in variants:
         variant.recipe.stages(ablation.job(variant, lambda *_: None))

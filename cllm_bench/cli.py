@@ -224,6 +224,7 @@ def ablate(
     repeats: Repeats = 3,
     device: Device = "auto",
     threads: Threads = 0,
+    unsafe: Unsafe = False,
     plugin: Plugins = None,
 ) -> None:
     """Train variants of a recipe, measure all in one run, and tabulate what each change did.
@@ -249,6 +250,7 @@ def ablate(
         output=output,
         device=device,
         threads=threads,
+        unsafe=unsafe,
         plugins=tuple(plugin or ()),
     )
     with _interruptible():

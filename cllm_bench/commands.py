@@ -18,6 +18,7 @@ from cllm_bench.contracts import Sampling, Task
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
+from cllm_bench.processes import is_main
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
 from cllm_bench.runtime import Attention, Engine, Runtime, choice
@@ -169,15 +170,16 @@ def check_sandbox(tasks: Sequence[Task], *, allowed: bool) -> Mapping[str, Any] 
     Raises:
         UserError: Isolation is not full, and that is not allowed.
     """
-    if not any(getattr(task, "runs_code", False) for task in tasks):
-        return None
     from cllm_bench.sandbox_strength import allow_unsafe_code, require, strength
 
     if allowed:
         allow_unsafe_code()
+    if not any(getattr(task, "runs_code", False) for task in tasks):
+        return None
     found = strength()
     require(found)
-    typer.echo(str(found), err=True)
+    if is_main():
+        typer.echo(str(found), err=True)
     return found.as_dict()
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from cllm_bench.commands import build_tasks
+from cllm_bench.commands import build_tasks, check_sandbox
 from cllm_bench.contracts import Recipe, TrainingJob
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.processes import is_main
@@ -42,10 +42,6 @@ def train_command(options: TrainOptions) -> None:
     Raises:
         UserError: Something asked for does not exist or does not fit.
     """
-    if options.unsafe:  # a recipe may grade what the model writes meanwhile
-        from cllm_bench.sandbox_strength import allow_unsafe_code
-
-        allow_unsafe_code()
     registry = Registry(options.plugins)
     family = family_to_train(options.model, options.roles, options.device, options.threads)
     asked = ask_recipe(registry, family, options.recipe)
@@ -57,6 +53,8 @@ def train_command(options: TrainOptions) -> None:
     sources = task_sources(
         registry, list(tasks), options.data, built_in=family.built_in, split="train"
     )
+    # A recipe may grade what the model writes meanwhile.
+    check_sandbox(list(tasks.values()), allowed=options.unsafe)
     with LiveProgress(console) as progress:
         progress("reading the questions", 0, 1)
         material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}

@@ -71,6 +71,24 @@ def write_task(folder):
     return file
 
 
+def write_coding_task(folder, monkeypatch):
+    """A plugin with the task `coding`, which runs code; and a sandbox that is not tight.
+
+    Returns the arguments that ask for the task, and what was found out about the sandbox.
+    """
+    from cllm_bench import sandbox_strength
+
+    file = folder / "coding.py"
+    marked = "    runs_code: ClassVar[bool] = True\n    metric"
+    text = TASK.replace("Counting", "Coding").replace('"counting"', '"coding"')
+    file.write_text(text.replace("    metric", marked, 1), encoding="utf-8")
+    reach = {"files": "programs can reach your files"}
+    weak = sandbox_strength.Strength(("memory",), reach, {"Landlock": "too old"})
+    monkeypatch.setattr(sandbox_strength, "strength", lambda: weak)
+    monkeypatch.setattr(sandbox_strength, "_less_is_allowed", False)
+    return ["--plugin", file, "--task", "coding:max_new_tokens=8"], weak
+
+
 def cli(monkeypatch, *arguments):
     """Run the program in this process; return its exit code."""
     from cllm_bench.cli import main

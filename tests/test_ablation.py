@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from families import cli, rows
+from families import cli, rows, write_coding_task
 
 from cllm_bench.ablation_report import ratio_of_totals, training_figures
 from cllm_bench.ablation_variants import combinations, expand, following, parse_vary
@@ -321,6 +321,25 @@ def test_an_output_in_use_for_something_else(ablate, tmp_path, capsys):
     assert ablate("damaged", "--vary", "scale=2") == 2
     assert "pick another --output" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
+
+
+def test_the_sandbox_is_tried_before_anything_is_trained(ablate, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments, weak = write_coding_task(tmp_path, monkeypatch)
+    for name in ("counting", "coding"):
+        (tmp_path / name).mkdir()
+    arguments += ["--vary", "scale=3", "--limit", 1]
+    assert ablate("damaged", *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert "programs can reach your files" in error
+    assert "--allow-unsafe-code" in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+    assert ablate("damaged", *arguments, "--allow-unsafe-code") == 0
+    assert capsys.readouterr().err.count(f"{weak}\n") == 1
+    for manifest in (out / "manifest.json", out / "run" / "manifest.json"):
+        assert json.loads(manifest.read_text(encoding="utf-8"))["sandbox"] == weak.as_dict()
 
 
 def test_the_recipe_target_on_the_built_in_questions(monkeypatch, tmp_path, capsys):

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 import pytest
 import torch
-from families import cli
+from families import cli, write_coding_task
 
+from cllm_bench import sandbox_strength
 from cllm_bench.chat import chat_ids
 from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
 from cllm_bench.errors import TrainingCollapsed, UserError
@@ -161,6 +162,29 @@ def test_bad_recipes(monkeypatch, tmp_path, capsys, recipe, message):
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_sandbox_is_tried_before_anything_is_trained(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments, weak = write_coding_task(tmp_path, monkeypatch)
+    assert train(monkeypatch, TINY, out, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert "programs can reach your files" in error
+    assert "--allow-unsafe-code" in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+    def run_recipe(name, recipe, job, announce):
+        sandbox_strength.require(weak)  # as a grader asks
+        return job.output
+
+    monkeypatch.setattr("cllm_bench.training.run_recipe", run_recipe)
+    arguments.append("--allow-unsafe-code")
+    assert train(monkeypatch, TINY, out, *arguments) == 0
+    assert capsys.readouterr().err.count(f"{weak}\n") == 1
+    monkeypatch.setenv("RANK", "1")
+    assert train(monkeypatch, TINY, out, *arguments) == 0
+    assert str(weak) not in capsys.readouterr().err  # every process tries, and one talks
 
 
 def test_an_output_in_use_for_something_else(monkeypatch, tmp_path, capsys):
