@@ -16,6 +16,7 @@ from cllm_bench.contracts import Sample, Task, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.files import write_atomically
 from cllm_bench.processes import on_main, rank, world_size
+from cllm_bench.stops import ends_of
 
 from .answers import Example, encode
 from .cleaning import prepare
@@ -102,7 +103,7 @@ def collection_key(job: TrainingJob, own: Sequence[Any]) -> str:
     from cllm_bench.loading import fingerprint
 
     tasks = {
-        name: (found.fingerprint, len(found.samples), task.max_new_tokens)
+        name: (found.fingerprint, len(found.samples), task.max_new_tokens, sorted(task.stop))
         for name, (task, found) in job.tasks.items()
     }
     target = fingerprint(job.family.checkpoint("target"))
@@ -160,11 +161,13 @@ class TargetAnswers:
         """
         decoder: JacobiDecoder | None = None
         for name, questions in self.asked.items():
+            task, _ = self.job.tasks[name]
             settings = CollectionSettings(
-                max_new_tokens=self.job.tasks[name][0].max_new_tokens,
+                max_new_tokens=task.max_new_tokens,
                 stop_ids=self.job.family.stop_ids,
                 block_size=block_size,
                 full=full,
+                ends=ends_of(task.stop, self.job.family.tokenizer),
             )
             if decoder is None:
                 decoder = (decoder_of or self._decoder)(settings)
