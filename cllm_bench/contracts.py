@@ -143,7 +143,7 @@ class Sample:
     Attributes:
         id: Unique and stable within the data set.
         prompt: The text that the model reads, its template applied.
-        reference: The answer that the data set gives, as a model should write it.
+        reference: The answer that the data set gives, as a model should write it; empty: none.
         data: Whatever else the task needs in order to grade.
     """
 

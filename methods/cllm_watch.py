@@ -35,7 +35,7 @@ class Watch:
     """Decodes held-out questions with the model in training.
 
     Args:
-        questions: What to ask.
+        questions: What to ask, with the answers whose loss is watched.
         tokenizer: The model's.
         stop_ids: Ids that end a reply.
         settings: Of Jacobi decoding: as inference will decode.
@@ -134,7 +134,7 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
 
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
-    """Return the mean cross-entropy of the data set's own answers, in nats a token."""
+    """Return the mean cross-entropy of the answers in hand, in nats a token."""
     from .answers import collate
     from .target_recipe import answer_loss
 

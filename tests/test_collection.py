@@ -442,7 +442,8 @@ def answers_of(family, folder, *stop, full):
     asked, job = asked_of(family, *stop)
     answers = TargetAnswers(job, folder, asked)
     answers.collect(folder, full=full, block_size=SIZE)
-    return [each.answer for each in examples_of(answers.records(folder))]
+    _, records = answers.records(folder)
+    return [each.answer for each in examples_of(records).values()]
 
 
 def ended(tokenizer, tokens, stop):
