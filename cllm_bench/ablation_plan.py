@@ -200,5 +200,6 @@ def _test_questions(
 ) -> tuple[TaskPlan, ...]:
     sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
     return tuple(
-        plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
+        plan_task(name, task, sources[name], options.limit, Sampling())
+        for name, task in tasks.items()
     )

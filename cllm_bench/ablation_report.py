@@ -20,7 +20,7 @@ from cllm_bench.contracts import SampleSet, Task
 from cllm_bench.report_columns import MAIN, Column, Line, Manifest, Run, mechanism_columns
 from cllm_bench.report_notes import conditions, notes, subtitle
 from cllm_bench.reports import Grid, markdown_table
-from cllm_bench.rows import Row, conversation
+from cllm_bench.rows import Row, question_of
 from cllm_bench.statistics import Interval, bootstrap_interval, median
 
 LOG = "training_log.jsonl"  # that a recipe leaves in a checkpoint's folder
@@ -126,7 +126,7 @@ def ratio_of_totals(
 ) -> tuple[float | None, Interval | None]:
     """Return tokens a pass with its interval; with a base, over the base's on the same questions.
 
-    The bootstrap draws questions, a conversation's turns together, and forms the ratio of each
+    The bootstrap draws questions, turns and draws of one together, and forms the ratio of each
     resample's totals: of both in the same resample, so that the comparison is paired.
     """
     names = [name for name in ours if base is None or name in base]
@@ -143,7 +143,7 @@ def ratio_of_totals(
 
     value = float(statistic(None, np.ones((1, len(names))))[0])
     interval = bootstrap_interval(
-        [0.0] * len(names), statistic, clusters=list(map(conversation, names)), seed=seed
+        [0.0] * len(names), statistic, clusters=list(map(question_of, names)), seed=seed
     )
     return value, interval
 

@@ -154,7 +154,8 @@ def _plan(options: RunOptions) -> RunPlan:
     _check_roles(registry, family, cells, options)
     sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
     plans = tuple(
-        plan_task(name, task, sources[name], options.limit) for name, task in tasks.items()
+        plan_task(name, task, sources[name], options.limit, sampling)
+        for name, task in tasks.items()
     )
     sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe)
     return RunPlan(family, cells, plans, options.repeats, options.seed, sampling, sandbox)

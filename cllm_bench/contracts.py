@@ -143,7 +143,7 @@ class Sample:
     Attributes:
         id: Unique and stable within the data set.
         prompt: The text that the model reads, its template applied.
-        reference: The answer that the data set gives, as a model should write it.
+        reference: The answer that the data set gives, as a model should write it; empty: none.
         data: Whatever else the task needs in order to grade.
     """
 
@@ -179,17 +179,22 @@ class Task(Protocol):
     """Something to ask and a way to grade: a frozen dataclass of settings.
 
     Attributes:
-        metric: What the score is, such as `execution accuracy`.
         best_score: The highest score of one sample; 1 means a fraction, which tables show in %, and
             0 that lower is better, as in a perplexity.
         folders: Usual names of the data set's own folder, for `--data` with a folder of folders.
 
     A class attribute `runs_code = True` marks a task that runs what models write, in the sandbox.
+    One with `draws`, an int, asks every question so many times, each time with another seed; the
+    score of a question is then the expected best of `best_of` draws, an int too: pass@k.
     """
 
-    metric: ClassVar[str]
     best_score: ClassVar[float]
     folders: ClassVar[tuple[str, ...]]
+
+    @property
+    def metric(self) -> str:
+        """What the score is, such as `execution accuracy`."""
+        ...
 
     @property
     def max_new_tokens(self) -> int:
@@ -268,14 +273,11 @@ class ChatTask(Protocol):
     """What a task adds that talks: a sample has turns, each continues the conversation so far.
 
     `Sample.prompt` is not used; every turn is a row, with an id such as `81/turn-2`.
-
-    Attributes:
-        chat_template: `checkpoint` for the checkpoint's own, or one of `cllm_bench.chat.TEMPLATES`.
     """
 
     @property
     def chat_template(self) -> str:
-        """Name of the template."""
+        """`checkpoint` for the checkpoint's own, or one of `cllm_bench.chat.TEMPLATES`."""
         ...
 
     def turns(self, sample: Sample) -> int:

@@ -93,7 +93,7 @@ def material_of(plans: Sequence[TaskPlan]) -> dict[str, Material]:
         UserError: None has.
     """
     found = {
-        plan.label: Material(plan.task, {sample.id: sample for sample in plan.samples})
+        plan.label: Material(plan.task, {sample.id: sample for sample in plan.found.samples})
         for plan in plans
         if isinstance(plan.task, JudgedTask)
     }

@@ -15,7 +15,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.judge import LOWEST, Judge, JudgedTask, JudgePrompt, NoOpinion, Stopped, rating
 from cllm_bench.judge_store import Judgement, conversations, ratings
 from cllm_bench.results import ResultFolder
-from cllm_bench.rows import Row, conversation, row_key
+from cllm_bench.rows import Row, question_of, row_key
 
 GIVE_UP = 3  # answers that fail to come, one after the other
 
@@ -211,7 +211,7 @@ def _prompts(
     task: Task, samples: Mapping[str, Sample], rows: Sequence[Row]
 ) -> Iterator[tuple[JudgePrompt, Row]]:
     """Yield what is asked about each turn of a conversation, if it is there to its end."""
-    sample = samples[conversation(rows[0].sample)]
+    sample = samples[question_of(rows[0].sample)]
     turns = task.turns(sample) if isinstance(task, ChatTask) else 1
     if len(rows) < turns:
         return

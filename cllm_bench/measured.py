@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from cllm_bench.rows import Row, conversation
-from cllm_bench.statistics import median
+from cllm_bench.rows import Row, conversation, question_of
+from cllm_bench.statistics import expected_best, median
 
 
 class Measured(NamedTuple):
-    """What one method did on one task; the mappings are by sample, the scores by conversation."""
+    """What one method did on one task; the mappings are by sample, the scores by question."""
 
     samples: dict[str, list[Row]]
     decode: dict[str, float]  # seconds per decoded token
@@ -20,12 +20,13 @@ class Measured(NamedTuple):
     scores: dict[str, float]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], graded: bool) -> Measured:
+    def of(cls, rows: Sequence[Row], graded: bool, best_of: int = 1) -> Measured:
         """Sort one method's rows by sample.
 
         Args:
             rows: Of the method and one task.
             graded: Whether replies of this task have scores.
+            best_of: Draws whose expected best is the score of a question.
         """
         samples: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
@@ -35,7 +36,7 @@ class Measured(NamedTuple):
             decode=_medians(samples, decode_pace),
             end_to_end=_medians(samples, end_to_end_pace),
             prefill=_medians(samples, lambda row: row.prefill_seconds),
-            scores=_scores(rows) if graded else {},
+            scores=_scores(rows, best_of) if graded else {},
         )
 
     @property
@@ -71,17 +72,24 @@ def _medians(
     return {name: middle for name, middle in middles.items() if middle is not None}
 
 
-def _scores(rows: Iterable[Row]) -> dict[str, float]:
-    """Return a score for each conversation: 0 if a turn failed, else the mean of those stored."""
+def _scores(rows: Iterable[Row], best_of: int) -> dict[str, float]:
+    """Return a score for each question: the expected best of so many draws, if they are there.
+
+    A draw, which may be a conversation, has 0 if a turn failed, else the mean of those stored.
+    """
     turns: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row.repeat == 0:
             turns[conversation(row.sample)].append(row)
-    scores = {}
+    draws: dict[str, list[float]] = defaultdict(list)
     for name, group in turns.items():
         stored = [row.score for row in group if row.score is not None]
         if any(row.finish == "failed" for row in group):
-            scores[name] = 0.0
+            draws[question_of(name)].append(0.0)
         elif stored:
-            scores[name] = sum(stored) / len(stored)
-    return scores
+            draws[question_of(name)].append(sum(stored) / len(stored))
+    return {
+        name: expected_best(found, best_of)
+        for name, found in draws.items()
+        if len(found) >= best_of
+    }

@@ -29,6 +29,7 @@ from cllm_bench.manifest import code_hash, code_place, environment, machine, ver
 from cllm_bench.orders import balanced_orders
 from cllm_bench.registry import Registry
 from cllm_bench.results import row_key
+from cllm_bench.rows import draw_ids, question_of
 from cllm_bench.settings import Selection, as_dict, build, label
 
 
@@ -250,13 +251,14 @@ def _describe_task(plan: TaskPlan) -> dict[str, Any]:
     return {
         "task": plan.label,
         "source": plan.found.label,
-        "samples": len(plan.samples),
+        "samples": len({question_of(sample.id) for sample in plan.samples}),
         "replies": sum(map(plan.turns, plan.samples)),
         "left_out": {reason: list(ids) for reason, ids in plan.found.left_out.items()},
         "notes": list(plan.found.notes),
         "template": plan.found.template,
         "metric": plan.task.metric,
         "best_score": plan.task.best_score,
+        "best_of": getattr(plan.task, "best_of", 1),
         "judged": isinstance(plan.task, JudgedTask),
         "max_new_tokens": plan.task.max_new_tokens,
     }
@@ -320,14 +322,26 @@ def _exactness(text: str, method: Method, sampling: Sampling) -> Exactness:
     return sampled
 
 
-def plan_task(name: str, task: Task, source: Source, limit: int | None) -> TaskPlan:
+def plan_task(
+    name: str, task: Task, source: Source, limit: int | None, sampling: Sampling
+) -> TaskPlan:
     """Load a task's questions.
 
     Raises:
-        UserError: The source is not there, or has no questions.
+        UserError: The source is not there, or has no questions; or several draws would be equal.
     """
+    draws = getattr(task, "draws", 1)
+    if draws > 1 and sampling.temperature == 0:
+        raise UserError(
+            f"{name}: draws={draws} are all the same when greedy; give a --temperature above 0"
+        )
     found = task.samples(source)
     if not found.samples:
         raise UserError(f"task '{name}' ({found.label}) has no questions that run here")
     text = task.text(source) if isinstance(task, TextTask) else None
-    return TaskPlan(label(name, task), task, found, found.samples[:limit], text)
+    samples = tuple(
+        dataclasses.replace(sample, id=own)
+        for sample in found.samples[:limit]
+        for own in draw_ids(sample.id, draws)
+    )
+    return TaskPlan(label(name, task), task, found, samples, text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cllm_bench.contracts import ChatTask, Sample, Sampling
 from cllm_bench.generate import Ends
 from cllm_bench.plan import RunPlan, TaskPlan
-from cllm_bench.stops import StopStrings, cut
+from cllm_bench.stops import StopStrings, cut, ends_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +73,5 @@ class Questions:
     def _ends(self, plan: TaskPlan) -> Ends | None:
         """Return what tells that a reply ends by its text."""
         if plan.label not in self._stops:
-            strings = plan.task.stop
-            self._stops[plan.label] = StopStrings(strings, self._tokenizer) if strings else None
+            self._stops[plan.label] = ends_of(plan.task.stop, self._tokenizer)
         return self._stops[plan.label]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Hashable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -158,6 +159,20 @@ def paired_difference(
 def is_binary(scores: Sequence[float], best: float) -> bool:
     """Say whether each score is all or nothing."""
     return all(score in (0, best) for score in scores)
+
+
+def expected_best(scores: Sequence[float], k: int) -> float:
+    """Return the expected maximum of k of the scores, drawn without replacement.
+
+    Of scores of 0 and 1 it is the unbiased estimate of pass@k (Chen et al., 2021, equation 1).
+    """
+    ranked, every = sorted(scores), math.comb(len(scores), k)
+    # Each rise from one score to the next counts as often as one of the k lies above it.
+    rises = [
+        (high - low) * (1 - math.comb(below, k) / every)
+        for below, (low, high) in enumerate(pairwise(ranked), 1)
+    ]
+    return ranked[0] + math.fsum(rises)
 
 
 def median(values: Sequence[float]) -> float | None:

@@ -17,15 +17,18 @@ class StopStrings:
     Decoding text after every token would cost a small model a good part of its pass, and one token
     a pass more of them than many. So the ids that can complete a string at all are found once, and
     only behind these the end of the reply is decoded.
+
+    Attributes:
+        strings: Those that end a reply.
     """
 
     def __init__(self, strings: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> None:
-        self._strings = tuple(strings)
+        self.strings = tuple(strings)
         self._tokenizer = tokenizer
         self._window = max((len(text.encode()) for text in strings), default=0) + 1
         texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
         self._completing = frozenset(
-            token for token, text in enumerate(texts) if _may_complete(text, self._strings)
+            token for token, text in enumerate(texts) if _may_complete(text, self.strings)
         )
 
     def __call__(self, token_ids: Sequence[int]) -> bool:
@@ -35,7 +38,12 @@ class StopStrings:
         end = str(
             self._tokenizer.decode(list(token_ids[-self._window :]), skip_special_tokens=True)
         )
-        return any(text in end for text in self._strings)
+        return any(text in end for text in self.strings)
+
+
+def ends_of(strings: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> StopStrings | None:
+    """Return what tells that a reply ends by its text; None where no text ends one."""
+    return StopStrings(strings, tokenizer) if strings else None
 
 
 def _may_complete(text: str, strings: Sequence[str]) -> bool:

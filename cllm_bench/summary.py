@@ -16,7 +16,7 @@ from cllm_bench.judge_store import Judgement, scored
 from cllm_bench.measured import Measured, decode_pace
 from cllm_bench.pass_times import PassTime, predicted_paces
 from cllm_bench.perplexity import Perplexity, figures
-from cllm_bench.rows import Row, conversation
+from cllm_bench.rows import Row, question_of
 from cllm_bench.statistics import (
     Interval,
     geometric_interval,
@@ -64,7 +64,8 @@ def summarise(
         if task.get("judged"):  # runs of earlier versions do not say
             rows_of, judging = scored(rows_of, judgements, task["task"], judge)
         graded = any(row.score is not None for own in rows_of.values() for row in own)
-        cells = {label: Measured.of(own, graded) for label, own in rows_of.items()}
+        best_of = task.get("best_of", 1)  # runs of earlier versions do not say
+        cells = {label: Measured.of(own, graded, best_of) for label, own in rows_of.items()}
         summaries += [
             _summary(manifest, task, cell, cells)
             | _predicted(manifest, cell, cells, _seconds(pass_times, task["task"]))
@@ -183,7 +184,7 @@ def _speed(
         return (1.0, None) if ours else (None, None)
     shared = [name for name in ours if name in baseline]
     ratios = [baseline[name] / ours[name] for name in shared]
-    clusters = [conversation(name) for name in shared]
+    clusters = [question_of(name) for name in shared]
     return geometric_mean(ratios), _pair(geometric_interval(ratios, clusters=clusters, seed=seed))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from cllm_bench.contracts import Sample
+from cllm_bench.contracts import ChatTask, Sample, SampleSet, Task
+from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,31 @@ def encode(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> lis
         Example(prompt, [*answer, tokenizer.eos_token_id])
         for prompt, answer in zip(prompts, answers.input_ids, strict=True)
     ]
+
+
+def refuse_unanswered(
+    role: str, tasks: Mapping[str, tuple[Task, SampleSet]], *, references: bool
+) -> None:
+    """Refuse questions without a reference where a recipe would learn something wrong from them.
+
+    Args:
+        role: What the recipe builds, named in errors.
+        tasks: With their training questions.
+        references: Whether it learns from references.
+
+    Raises:
+        UserError: It does, and some are missing; or a task talks and has not written down its
+            conversations as they are asked, each turn with what stands before it and its reply.
+    """
+    for label, (task, found) in tasks.items():
+        bare = sum(not sample.reference for sample in found.samples)
+        which = f"{role}: {bare} of {len(found.samples)} training questions of '{label}'"
+        if bare and isinstance(task, ChatTask):
+            raise UserError(
+                f"{which} are not written as its chat template asks them; train on another task"
+            )
+        if bare and references:
+            raise UserError(f"{which} have no reference to learn from; train on another task")
 
 
 class Sized(Protocol):

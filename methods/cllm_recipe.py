@@ -169,7 +169,8 @@ class CllmRecipe:
         kept = [role for role in job.family.roles if role != self.role]  # that one is made anew
         for role in (*kept, self.init):
             job.family.refuse_tokenizer(role)
-        training = CllmTraining(self, job, *split_questions(self, job))
+        references = self.ar_labels == "reference"
+        training = CllmTraining(self, job, *split_questions(self, job, references=references))
         found = []
         for round_ in range(self.rounds):
             key = self._collection_key(job) if round_ == 0 else None

@@ -16,10 +16,10 @@ from cllm_bench.processes import is_main, on_main
 from .answers import Answers
 from .cllm_batches import Answer, answers_of, cllm_loss, make_batch
 from .cllm_watch import Watch, collapsed
-from .collection import CollectionSettings, decoder_for
+from .collection import CollectionSettings, Record, decoder_for
 from .export import leave_checkpoint, parent_of
 from .jacobi import Jacobi, JacobiDecoder
-from .target_answers import Asked, TargetAnswers, as_it_runs
+from .target_answers import Asked, TargetAnswers, as_it_runs, examples_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,9 @@ class CllmTraining:
 
     @cached_property
     def _asked(self) -> TargetAnswers:
-        return TargetAnswers(self.job, self._work, self.questions)
+        # What the data set gives no answer to is watched by the target's own.
+        unanswered = [each for each in self.held_out if not each.sample.reference]
+        return TargetAnswers(self.job, self._work, self.questions, unanswered)
 
     def _collect(self, round_: int, folder: Path) -> None:
         self._asked.collect(
@@ -91,7 +93,8 @@ class CllmTraining:
         from cllm_bench.optimise import Optimiser, OptimiserSettings
 
         recipe, states = self.recipe, self.recipe.states_of(round_, self.job.family)
-        data = Answers(self._answers(round_, folder), recipe.tokens, recipe.seed)
+        answers, watch = self._material(round_, folder)
+        data = Answers(answers, recipe.tokens, recipe.seed)
         settings = OptimiserSettings(
             recipe.steps or -(-data.batches // recipe.accumulate),
             recipe.learning_rate,
@@ -112,7 +115,7 @@ class CllmTraining:
                     data.batch(number), states, random.Random(f"{recipe.seed}/{number}")
                 ),
                 lambda model, batch: cllm_loss(model, batch, states),
-                self._watch(states.block_size),
+                watch,
                 recipe.evaluate_every,
                 collapsed,
             )
@@ -120,16 +123,22 @@ class CllmTraining:
             kept = on_main(lambda: self._leave_good(round_, folder))
             raise TrainingCollapsed(f"{error}{kept}") from None
 
-    def _answers(self, round_: int, folder: Path) -> list[Answer]:
-        """Read a round's records, clean and augment them; leave a report of what that did."""
+    def _material(self, round_: int, folder: Path) -> tuple[list[Answer], Watch]:
+        """Return what a round learns from, and what watches it."""
+        held_out, records = self._asked.records(self._work / f"collect-{round_ + 1}")
+        answers = self._answers(records, folder, begun=round_ > 0)
+        return answers, self._watch(self.recipe.block_of(round_), held_out)
+
+    def _answers(self, records: Sequence[Record], folder: Path, *, begun: bool) -> list[Answer]:
+        """Clean and augment a round's records; leave a report of what that did."""
         kept = self._asked.cleaned(
-            self._asked.records(self._work / f"collect-{round_ + 1}"),
+            records,
             folder,
             clean=self.recipe.clean,
             finished=self.recipe.finished,
             augment=self.recipe.augment if self.recipe.states == "recorded" else 0.0,
             seed=self.recipe.seed,
-            begun=round_ > 0,
+            begun=begun,
         )
         references = None
         if self.recipe.ar_labels == "reference":
@@ -137,10 +146,15 @@ class CllmTraining:
             references = {(each.task, each.sample): each.reference for each in asked}
         return answers_of(kept, self.recipe.copies, references)
 
-    def _watch(self, block_size: int) -> Watch:
-        family = self.job.family
+    def _watch(self, block_size: int, records: Sequence[Record]) -> Watch:
+        """Return what watches the held-out questions; the records answer some of them."""
+        family, found = self.job.family, examples_of(records)
         settings = Jacobi(block_size, guess=self.recipe.guess)
-        return Watch(self.held_out, family.tokenizer, family.stop_ids, settings, family.pad_id)
+        asked = [
+            each._replace(example=found.get((each.label, each.sample.id), each.example))
+            for each in self.held_out
+        ]
+        return Watch(asked, family.tokenizer, family.stop_ids, settings, family.pad_id)
 
     def _model(self, round_: int = 0) -> PreTrainedModel:
         """Return the weights with which a round begins."""

@@ -9,7 +9,7 @@ from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sample, Sampling, Task
 from cllm_bench.errors import UserError
 from cllm_bench.repetition import is_repetitive
-from cllm_bench.stops import cut
+from cllm_bench.stops import cut, ends_of
 
 from .jacobi import Jacobi, JacobiDecoder
 from .target_answers import Asked
@@ -35,7 +35,7 @@ class Watch:
     """Decodes held-out questions with the model in training.
 
     Args:
-        questions: What to ask.
+        questions: What to ask, with the answers whose loss is watched.
         tokenizer: The model's.
         stop_ids: Ids that end a reply.
         settings: Of Jacobi decoding: as inference will decode.
@@ -55,6 +55,8 @@ class Watch:
         self._stop_ids = stop_ids
         self._settings = settings
         self._pad_id = pad_id
+        stops = {each.label: each.task.stop for each in questions}
+        self._ends = {label: ends_of(strings, tokenizer) for label, strings in stops.items()}
         # A model that no longer stops need not fill the whole limit to show it.
         longest = max(len(each.example.answer) for each in questions)
         self._limit = 2 * longest + settings.block_size
@@ -97,7 +99,7 @@ class Watch:
 
         from cllm_bench.generate import generate
 
-        _, task, sample, example = asked
+        label, task, sample, example = asked
         room = positions - len(example.prompt)
         found = generate(
             decoder,
@@ -106,6 +108,7 @@ class Watch:
             max_new_tokens=min(task.max_new_tokens, self._limit, room),
             stop_ids=self._stop_ids,
             clock=Clock(),
+            ends=self._ends[label],
         )
         return _Reply(
             len(found.token_ids) - 1,
@@ -131,7 +134,7 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
 
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
-    """Return the mean cross-entropy of the data set's own answers, in nats a token."""
+    """Return the mean cross-entropy of the answers in hand, in nats a token."""
     from .answers import collate
     from .target_recipe import answer_loss
 

@@ -143,6 +143,7 @@ def _decode(
         max_new_tokens=_limit(question, decoder, settings),
         stop_ids=settings.stop_ids,
         clock=Clock(),  # its figures are not used, so nothing need wait for the device
+        ends=settings.ends,
     )
     sample, task, prompt, _ = question
     iterates = decoder.iterates if settings.full else None

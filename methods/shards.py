@@ -14,6 +14,8 @@ from cllm_bench.errors import UserError
 from cllm_bench.files import reading, temporary_of, write_atomically, writing
 
 if TYPE_CHECKING:
+    from cllm_bench.stops import StopStrings
+
     from .jacobi import Jacobi
 
 MANIFEST = "manifest.json"
@@ -48,6 +50,7 @@ class CollectionSettings:
         full: Whether to keep whole trajectories from the guesses that inference would make. Else
             only fixed points are kept, found fast by guessing what the reference says.
         shard_size: Questions in a shard: so many at most are decoded again after a kill.
+        ends: Tells that an answer ends by its text; None where only ids end one.
     """
 
     max_new_tokens: int
@@ -55,6 +58,7 @@ class CollectionSettings:
     block_size: int = 16
     full: bool = True
     shard_size: int = 256
+    ends: StopStrings | None = None
 
     def __post_init__(self) -> None:
         if min(self.max_new_tokens, self.shard_size) < 1 or self.block_size < 2:
@@ -78,7 +82,7 @@ class Record(NamedTuple):
             it, whose first token is settled already, up to the fixed point. Consecutive equal
             states are kept once.
         fixed_point: What greedy decoding gives: `block_size` ids, or fewer where the answer ends.
-        finished: Whether the answer ended with a stop token, and not at the limit.
+        finished: Whether a stop token or string ended the answer, and not the limit.
     """
 
     sample: str
@@ -135,6 +139,7 @@ def key(questions: Sequence[Question], settings: CollectionSettings, decoder: Ja
         FORMAT,
         settings.max_new_tokens,
         sorted(settings.stop_ids),
+        sorted(settings.ends.strings) if settings.ends else [],
         settings.block_size,
         settings.full,
         guesses,

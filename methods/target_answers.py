@@ -16,8 +16,9 @@ from cllm_bench.contracts import Sample, Task, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.files import write_atomically
 from cllm_bench.processes import on_main, rank, world_size
+from cllm_bench.stops import ends_of
 
-from .answers import Example, encode
+from .answers import Example, encode, refuse_unanswered
 from .cleaning import prepare
 from .collection import CollectionSettings, Question, Record, collect, decoder_for, read_records
 
@@ -31,7 +32,7 @@ RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends o
 
 
 class Asked(NamedTuple):
-    """A question of a task, and the data set's own answer to it as ids."""
+    """A question of a task, and the data set's own answer to it as ids: the end alone for none."""
 
     label: str  # of the task
     task: Task
@@ -63,12 +64,20 @@ class Choice(Protocol):
         ...
 
 
-def split_questions(recipe: Choice, job: TrainingJob) -> tuple[list[Asked], list[Asked]]:
+def split_questions(
+    recipe: Choice, job: TrainingJob, *, references: bool = False
+) -> tuple[list[Asked], list[Asked]]:
     """Return the questions to watch, and those to learn from, of all tasks in a seeded order.
 
+    Args:
+        recipe: Its choice.
+        job: Its tasks.
+        references: Whether the data set's own answers are learnt from.
+
     Raises:
-        UserError: There are too few.
+        UserError: There are too few, or no recipe can learn from them: see `refuse_unanswered`.
     """
+    refuse_unanswered(recipe.role, job.tasks, references=references)
     count = sum(len(samples.samples) for _, samples in job.tasks.values())
     if count <= recipe.held_out:
         raise UserError(
@@ -102,7 +111,7 @@ def collection_key(job: TrainingJob, own: Sequence[Any]) -> str:
     from cllm_bench.loading import fingerprint
 
     tasks = {
-        name: (found.fingerprint, len(found.samples), task.max_new_tokens)
+        name: (found.fingerprint, len(found.samples), task.max_new_tokens, sorted(task.stop))
         for name, (task, found) in job.tasks.items()
     }
     target = fingerprint(job.family.checkpoint("target"))
@@ -160,11 +169,13 @@ class TargetAnswers:
         """
         decoder: JacobiDecoder | None = None
         for name, questions in self.asked.items():
+            task, _ = self.job.tasks[name]
             settings = CollectionSettings(
-                max_new_tokens=self.job.tasks[name][0].max_new_tokens,
+                max_new_tokens=task.max_new_tokens,
                 stop_ids=self.job.family.stop_ids,
                 block_size=block_size,
                 full=full,
+                ends=ends_of(task.stop, self.job.family.tokenizer),
             )
             if decoder is None:
                 decoder = (decoder_of or self._decoder)(settings)
@@ -182,9 +193,17 @@ class TargetAnswers:
     def _decoder(self, settings: CollectionSettings) -> JacobiDecoder:
         return decoder_for(as_it_runs(self.job.family), "target", settings)
 
-    def records(self, collected: Path) -> list[Record]:
-        """Return the records of a finished collection, those of one answer together, in order."""
-        return [each for name in self.asked for each in read_records(collected / name)]
+    def records(self, collected: Path) -> tuple[list[Record], list[Record]]:
+        """Return the records of a finished collection: of the held-out questions, and the others.
+
+        Those of one answer stand together, in order.
+        """
+        watched = {(each.label, each.sample.id) for each in self.held_out}
+        found = [each for name in self.asked for each in read_records(collected / name)]
+        return (
+            [each for each in found if (each.task, each.sample) in watched],
+            [each for each in found if (each.task, each.sample) not in watched],
+        )
 
     def examples(
         self, collected: Path, fit: Path, *, clean: bool, finished: bool
@@ -200,14 +219,11 @@ class TargetAnswers:
         Raises:
             UserError: Nothing is left.
         """
-        watched = {(each.label, each.sample.id) for each in self.held_out}
-        records = self.records(collected)
-        held_out = [each for each in records if (each.task, each.sample) in watched]
-        if watched and not held_out:
-            self._refuse_no_room(len(watched), "held-out")
-        rest = [each for each in records if (each.task, each.sample) not in watched]
+        held_out, rest = self.records(collected)
+        if self.held_out and not held_out:
+            self._refuse_no_room(len(self.held_out), "held-out")
         kept = self.cleaned(rest, fit, clean=clean, finished=finished)
-        return examples_of(held_out), examples_of(kept)
+        return list(examples_of(held_out).values()), list(examples_of(kept).values())
 
     def cleaned(
         self,
@@ -273,11 +289,14 @@ class TargetAnswers:
         )
 
 
-def examples_of(records: Sequence[Record]) -> list[Example]:
-    """Join the records of each answer; those of one answer must stand together, in order."""
-    found = []
-    for _, group in groupby(records, key=lambda record: (record.task, record.sample)):
+def examples_of(records: Sequence[Record]) -> dict[tuple[str, str], Example]:
+    """Join the records of each answer, by task and sample.
+
+    Those of one answer must stand together, in order.
+    """
+    found = {}
+    for name, group in groupby(records, key=lambda record: (record.task, record.sample)):
         blocks = list(group)
         answer = [token for block in blocks for token in block.fixed_point]
-        found.append(Example(list(blocks[0].prompt), answer))
+        found[name] = Example(list(blocks[0].prompt), answer)
     return found

@@ -14,7 +14,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.processes import is_main
 from cllm_bench.runtime import Attention
 
-from .answers import Answers, Example, collate, encode
+from .answers import Answers, Example, collate, encode, refuse_unanswered
 from .export import leave_checkpoint, parent_of
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class TargetRecipe:
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return tokenizer, fit, export."""
+        refuse_unanswered(self.role, job.tasks, references=True)
         questions = [sample for _, found in job.tasks.values() for sample in found.samples]
         if len(questions) <= HELD_OUT:
             raise UserError(

@@ -1,7 +1,7 @@
 """HumanEval: functions to be written from their docstrings, graded by running them.
 
-(Chen et al., 2021.) The score is pass@1 of one reply; `humaneval_metric` estimates pass@k of
-several. Programs have Python's standard library and nothing else.
+(Chen et al., 2021.) The score is pass@1 of one reply, or pass@k of several; `humaneval_metric` has
+both for use without the harness. Programs have Python's standard library and nothing else.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class HumanEval:
         timeout: Limit of one program, in seconds of processor time.
         max_new_tokens: The limit of one reply.
         train_questions: Size of the built-in training split.
+        draws: Replies to each problem (n in the paper), sampled with different seeds.
+        k: Of pass@k, estimated without bias from them.
     """
 
-    metric: ClassVar[str] = "pass@1"
     best_score: ClassVar[float] = 1.0
     folders: ClassVar[tuple[str, ...]] = ("human_eval", "humaneval", "human-eval")
     runs_code: ClassVar[bool] = True
@@ -49,18 +50,32 @@ class HumanEval:
     timeout: float = 3.0
     max_new_tokens: int = 512
     train_questions: int = 60_000
+    draws: int = 1
+    k: int = 1
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:
             raise UserError(
                 f"humaneval has no style '{self.style}'; {did_you_mean(self.style, STYLES)}"
             )
-        for name in ("timeout", "max_new_tokens", "train_questions"):
+        for name in ("timeout", "max_new_tokens", "train_questions", "draws", "k"):
             value = getattr(self, name)
             if not 0 < value <= _MOST:
                 raise UserError(
                     f"humaneval: {name} is {value}; give more than 0, at most {_MOST:,}"
                 )
+        if self.k > self.draws:
+            raise UserError(f"humaneval: k={self.k} needs as many draws; give draws={self.k}")
+
+    @property
+    def metric(self) -> str:
+        """What the score is."""
+        return f"pass@{self.k}"
+
+    @property
+    def best_of(self) -> int:
+        """Draws of which one must pass."""
+        return self.k
 
     @property
     def stop(self) -> tuple[str, ...]:

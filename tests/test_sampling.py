@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from families import cli, rows
+from families import TASK, cli, rows
 from scipy.stats import chisquare
 
 from cllm_bench.contracts import Sampling
 from cllm_bench.sampling import Chooser, log_probabilities, probabilities
+from cllm_bench.statistics import expected_best
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5], [0.0, 0.0, 1.0, 0.5, -2.0]])
@@ -128,3 +129,27 @@ def test_what_cannot_be_sampled_is_refused(monkeypatch, tmp_path, tiny, capsys, 
     assert cli(monkeypatch, *asked, "--output", tmp_path / "out", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_every_draw_of_a_question_has_a_seed_of_its_own(monkeypatch, tmp_path, tiny, capsys):
+    plugin, out = tmp_path / "drawn.py", tmp_path / "out"
+    settings = "    count: int = 8\n    draws: int = 1\n    best_of: int = 1\n"
+    text = TASK.replace("class Counting", "class Drawn").replace("    count: int = 8\n", settings)
+    plugin.write_text(text)
+    task = "drawn:count=6,draws=4,best_of=2"
+    asked = ["run", "--model", tiny[0], "--plugin", plugin, "--task", task, "--method", "ar"]
+    asked += ["--no-noise-floor", "--limit", 5, "--repeats", 2, "--output", out, "--data", tmp_path]
+    assert cli(monkeypatch, *asked) == 2
+    assert "draws=4 are all the same when greedy" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli(monkeypatch, *asked, "--temperature", 1.5) == 0
+    graded = {row["sample"]: row for row in rows(out) if row["repeat"] == 0}
+    assert list(graded) == [f"{i}/draw-{draw}" for i in range(5) for draw in range(1, 5)]
+    for i in range(5):
+        assert len({str(graded[f"{i}/draw-{draw}"]["token_ids"]) for draw in range(1, 5)}) == 4
+    (planned,) = json.loads((out / "manifest.json").read_text())["tasks"]
+    assert (planned["samples"], planned["replies"], planned["best_of"]) == (5, 20, 2)
+    (found,) = json.loads((out / "summary.json").read_text())
+    scores = [[graded[f"{i}/draw-{draw}"]["score"] for draw in range(1, 5)] for i in range(5)]
+    assert 0 < sum(map(sum, scores)) < 20
+    assert found["score"] == pytest.approx(sum(expected_best(own, 2) for own in scores) / 5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from cllm_bench.statistics import (
     Interval,
     _student,
     bootstrap_interval,
+    expected_best,
     geometric_interval,
     geometric_mean,
     is_binary,
@@ -19,6 +21,20 @@ from cllm_bench.statistics import (
     relative_spread,
     wilson_interval,
 )
+from cllm_bench_tasks.humaneval_grading import pass_at_k
+
+
+def test_the_expected_best_of_some_scores() -> None:
+    scores = [3.0, 0.5, 0.5, 2.0, 7.0]
+    for k in range(1, 6):
+        best = [max(chosen) for chosen in itertools.combinations(scores, k)]
+        assert expected_best(scores, k) == pytest.approx(sum(best) / len(best))
+    for correct in range(7):
+        for k in range(1, 7):
+            found = expected_best([1.0] * correct + [0.0] * (6 - correct), k)
+            assert found == pass_at_k(6, correct, k)  # to the bit: what is binary stays so
+    assert expected_best([0.3], 1) == 0.3
+    assert expected_best([1.0] + [0.0] * 3999, 2000) == pytest.approx(0.5)
 
 
 def test_geometric_mean_and_median() -> None:

@@ -9,7 +9,9 @@ import pytest
 from synthetic import cell, failed, manifest, row
 
 from cllm_bench.results import Row
-from cllm_bench.summary import conversation, summarise
+from cllm_bench.rows import conversation, question_of
+from cllm_bench.summary import summarise
+from cllm_bench_tasks.humaneval_grading import pass_at_k
 
 DESIGN_KEYS = [
     "method",
@@ -208,7 +210,8 @@ def test_scores_between_zero_and_best_get_a_bootstrap() -> None:
 
 def test_turns_of_a_conversation_are_one_score_and_one_cluster() -> None:
     assert conversation("81/turn-2") == "81"
-    assert conversation("HumanEval/12") == "HumanEval/12"
+    assert conversation("HumanEval/12") == question_of("HumanEval/12") == "HumanEval/12"
+    assert question_of("81/draw-3/turn-2") == question_of("81/draw-4") == "81"
     rows = []
     for i in range(4):
         for turn in (1, 2):
@@ -220,6 +223,28 @@ def test_turns_of_a_conversation_are_one_score_and_one_cluster() -> None:
     assert found["ar"]["score"] == 0.5
     assert found["jacobi"]["score"] == pytest.approx(2 / 5)
     assert found["jacobi"]["speedup_ci"] is None  # eight turns, but four conversations
+
+
+def test_draws_of_a_question_are_one_score_and_one_cluster() -> None:
+    """Of question i the first i of four draws are right; one more has failed."""
+    used = manifest()
+    used["tasks"][0]["best_of"] = 2
+    rows = []
+    for i in range(4):
+        for draw in range(4):
+            name = f"{i}/draw-{draw + 1}"
+            rows.append(row("ar", name, score=float(draw < i)))
+            rows.append(row("jacobi", name, 0.5, score=1.0))
+        rows.append(failed("ar", f"{i}/draw-5"))
+    rows.append(row("ar", "4/draw-1"))  # of two draws that the score needs
+    found = by_method(rows, used)
+    chances = [pass_at_k(5, i, 2) for i in range(4)]
+    assert found["ar"]["score"] == pytest.approx(sum(chances) / 4)
+    assert found["jacobi"]["score"] == 1.0
+    assert found["jacobi"]["score_difference"] == pytest.approx(1 - sum(chances) / 4)
+    for name in ("score_ci", "score_difference_ci", "speedup_ci"):
+        assert found["jacobi"][name] is None  # sixteen pairs of draws, but four questions
+    assert found["ar"]["samples"] == 21
 
 
 def test_rates_counters_and_memory() -> None:
