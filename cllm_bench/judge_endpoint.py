@@ -194,7 +194,8 @@ class EndpointJudge:
         """Return what an answer with a status other than 200 means."""
         self._reached = True
         status = error.code
-        reason = self._hidden(f"HTTP {status}: {_detail(error)}")
+        # Hidden before it is cut: of a key that the cut parts, nothing would be found.
+        reason = f"HTTP {status}: {self._hidden(_detail(error))[:DETAIL]}"
         if status in _TRANSIENT or status >= 500:
             return _TryAgain(reason, _told(error.headers.get("Retry-After")))
         if status in _HOPELESS or status < 400:
@@ -256,7 +257,7 @@ def _count(usage: Any, name: str) -> int | None:
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
-    """Return an endpoint's own words about a failure, in one line."""
+    """Return an endpoint's own words about a failure, all of them, in one line."""
     try:
         data = error.read(65536)
     except (OSError, http.client.HTTPException):
@@ -264,7 +265,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
     text = data.decode(errors="replace")
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         text = str(json.loads(text)["error"]["message"])
-    return " ".join((text or error.reason or "").split())[:DETAIL] or "no reason given"
+    return " ".join((text or error.reason or "").split()) or "no reason given"
 
 
 def _told(header: str | None) -> float:

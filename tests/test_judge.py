@@ -21,7 +21,13 @@ from synthetic import failed as failed_row
 
 from cllm_bench.errors import UserError
 from cllm_bench.judge import JudgePrompt, NoOpinion, rating
-from cllm_bench.judge_endpoint import EndpointJudge, Patience, checked_url, key_of_environment
+from cllm_bench.judge_endpoint import (
+    DETAIL,
+    EndpointJudge,
+    Patience,
+    checked_url,
+    key_of_environment,
+)
 from cllm_bench.judge_store import Judgement, parse_judgement
 from cllm_bench.reports import markdown
 from cllm_bench.results import ResultFolder
@@ -470,6 +476,19 @@ def test_a_key_that_the_endpoint_repeats_is_hidden(judge, out):
     texts = [each["text"] or each["error"] for each in judgements(out)]
     assert "You sent [key]. [[8]]" in texts
     assert "HTTP 400: bad request with Bearer [key]" in texts
+
+
+@pytest.mark.parametrize("form", [failed, lambda status, text: Answer(status, text.encode())])
+@pytest.mark.parametrize("status", [400, 401, 429])
+def test_a_key_that_an_errors_end_would_part_is_hidden(form, status):
+    text = f"{'x' * (DETAIL - 10)} {KEY} and more"
+    with Endpoint(lambda *_: form(status, text)) as endpoint:
+        asked = EndpointJudge("grader", endpoint.url, KEY, patience=FAST)
+        with pytest.raises((NoOpinion, UserError)) as caught:
+            asked.ask(PROMPT)
+    assert f"HTTP {status}: {'x' * (DETAIL - 10)} [key] and" in str(caught.value)
+    assert "sk-" not in str(caught.value)
+    assert " more" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
