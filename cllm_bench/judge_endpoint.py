@@ -224,11 +224,12 @@ def checked_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = (parts.hostname or "").encode("idna")  # as a socket would: no part of it is empty
+        whole = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:
         whole = False
-    if not whole or not url.isprintable() or " " in url:
-        raise UserError("--judge-url is not of the form http(s)://HOST[:PORT]/PATH")
+    if not whole or not url.isascii() or not url.isprintable() or " " in url:
+        raise UserError("--judge-url is not of the form http(s)://HOST[:PORT]/PATH, all in ASCII")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise UserError(
             f"--judge-url for {parts.hostname} has a user, a password, a query or a fragment, "

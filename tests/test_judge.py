@@ -530,6 +530,11 @@ def test_which_key_counts(monkeypatch):
         f"https:///{KEY}",
         f"http://host:port/{KEY}",
         f"http://host/{KEY} x",
+        f"http://host/{KEY}/ä",
+        f"http://bücher/{KEY}",
+        f"http://.x/{KEY}",
+        f"http://a..b/{KEY}",
+        f"http://{'x' * 64}/{KEY}",
     ],
 )
 def test_addresses_with_secrets_or_without_a_host_are_refused(monkeypatch, asked, capsys, url):
@@ -544,6 +549,8 @@ def test_addresses_with_secrets_or_without_a_host_are_refused(monkeypatch, asked
 def test_addresses():
     assert checked_url("http://host:8000/v1/") == "http://host:8000/v1"
     assert checked_url("https://host/v1/chat/completions") == "https://host/v1"
+    for url in ("http://[::1]:8000/v1", "http://127.0.0.1:8000/v1", "http://my_host.:1/v1"):
+        assert checked_url(url) == url
 
 
 # What a user may get wrong.
