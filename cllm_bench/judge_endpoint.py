@@ -98,6 +98,11 @@ class EndpointJudge:
         self.url = checked_url(self.url)
         self._opener = urllib.request.build_opener(_NoRedirect)
 
+    @property
+    def identity(self) -> str:
+        """The address: the same name may be another model elsewhere."""
+        return self._hidden(self.url)
+
     def ask(self, prompt: JudgePrompt) -> Opinion:
         """Ask until there is an answer or the patience is at its end."""
         attempt = 1
@@ -199,7 +204,7 @@ class EndpointJudge:
         if status in _TRANSIENT or status >= 500:
             return _TryAgain(reason, _told(error.headers.get("Retry-After")))
         if status in _HOPELESS or status < 400:
-            where = f"the judge at {self.url}"
+            where = f"the judge at {self.identity}"
             return UserError(f"{where} refused: {reason}; check --judge, --judge-url and the key")
         return NoOpinion(reason, own=True)
 
@@ -209,7 +214,8 @@ class EndpointJudge:
         reason = self._hidden(" ".join(f"{type(cause).__name__}: {cause}".split()))
         never = isinstance(cause, ConnectionRefusedError | socket.gaierror) and not self._reached
         if never or isinstance(cause, ssl.SSLCertVerificationError):
-            return UserError(f"cannot reach the judge at {self.url} ({reason}); check --judge-url")
+            where = f"the judge at {self.identity}"
+            return UserError(f"cannot reach {where} ({reason}); check --judge-url")
         return _TryAgain(reason)
 
     def _hidden(self, text: str) -> str:
