@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 CHECKPOINT = "checkpoint"
 
 # In the language of chat templates. vicuna-v1.1 is FastChat's conversation template of that name
-# (lm-sys/FastChat, fastchat/conversation.py): one space after USER's text, the end token after the
-# assistant's. plain is for models without chat training, such as the bundled family.
+# (lm-sys/FastChat, fastchat/conversation.py): a space after the system's text and the user's, the
+# end token after the assistant's, without a space behind it. plain is for models without chat
+# training, such as the bundled family.
 TEMPLATES = {
     "vicuna-v1.1": (
         "{{ bos_token or '' }}"
         "A chat between a curious user and an artificial intelligence assistant. The assistant "
-        "gives helpful, detailed, and polite answers to the user's questions."
+        "gives helpful, detailed, and polite answers to the user's questions. "
         "{% for message in messages %}"
-        "{% if message.role == 'user' %} USER: {{ message.content }} ASSISTANT:"
+        "{% if message.role == 'user' %}USER: {{ message.content }} ASSISTANT:"
         "{% else %} {{ message.content }}{{ eos_token }}{% endif %}"
         "{% endfor %}"
     ),

@@ -147,7 +147,8 @@ def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `run` left.")],
     output: Annotated[Path | None, typer.Option(help="Write the Markdown here too.")] = None,
     judge: Annotated[
-        str | None, typer.Option(help="Whose verdicts to show; default: the newest judge's.")
+        str | None,
+        typer.Option(help="Whose verdicts to show, NAME or NAME@IDENTITY; default: the newest's."),
     ] = None,
 ) -> None:
     """Make the comparison table from stored rows alone."""

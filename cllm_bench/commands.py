@@ -109,16 +109,18 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
     """Return the table of earlier runs, and write it where it is wanted.
 
     Raises:
-        UserError: A folder holds no run, or none has verdicts of that judge.
+        UserError: A folder holds no run, none has verdicts of that judge, or several judges are
+            meant.
     """
     from cllm_bench.files import write_atomically
-    from cllm_bench.judge_store import check_judge
+    from cllm_bench.judge_store import find_judge_id
     from cllm_bench.reports import markdown
     from cllm_bench.results import ResultFolder
     from cllm_bench.summary import summarise_folder
 
     read = [ResultFolder.read(path) for path in folders]
-    check_judge(judge, [each for folder in read for each in folder.judgements])
+    judgements = [each for folder in read for each in folder.judgements]
+    chosen = None if judge is None else find_judge_id(judge, judgements)
     runs = []
     for folder in read:
         for warning in folder.warnings:
@@ -126,7 +128,7 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
         if "ablation" in folder.manifest.get("configuration", {}):
             run = folder.path / "run"
             raise UserError(f"'{folder.path}' holds an ablation; its run is in '{run}'")
-        runs.append((folder.manifest, summarise_folder(folder, judge)))
+        runs.append((folder.manifest, summarise_folder(folder, chosen)))
     text = markdown(runs)
     if output is not None:
         write_atomically(output, text)

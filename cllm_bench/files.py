@@ -21,6 +21,33 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def reading_hub(name: str, remedy: str) -> Iterator[None]:
+    """Turn whatever keeps a data set from being loaded from the Hub into a `UserError`.
+
+    Args:
+        name: Of the data set.
+        remedy: What the user may do instead.
+    """
+    try:
+        yield
+    except _hub_errors() as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"cannot load '{name}' from the Hub: {reason}; or {remedy}") from None
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """Return what `datasets` raises, and the Hub's client, whichever HTTP library it is built on.
+
+    That library's own errors pass `datasets` as they are; their base is one of the client's error.
+    """
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    http = (base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    return (OSError, ValueError, KeyError, DatasetsError, *http)
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an `OSError` into a `UserError` that names the file and the remedy."""
     try:

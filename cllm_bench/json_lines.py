@@ -69,7 +69,7 @@ def read_json_lines(path: Path) -> tuple[Entry, ...]:
     """Read a file; blank lines are passed over.
 
     Raises:
-        UserError: It cannot be read, is empty, or a line is no JSON object.
+        UserError: It cannot be read, is empty, or a line is no JSON object or holds no whole text.
     """
     with reading(path):
         data = path.read_bytes()
@@ -94,6 +94,11 @@ def damaged(path: Path, line: int, what: str) -> UserError:
 def _entry(path: Path, number: int, line: str) -> Entry:
     try:
         fields = json.loads(line)
+        # An escape may stand for half a character, which nothing can hash, store or print.
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise damaged(path, number, f"{half} is half of a surrogate pair and no text") from None
     except json.JSONDecodeError as error:
         raise damaged(path, number, f"no JSON: {error.msg} at column {error.colno}") from None
     except (RecursionError, ValueError) as error:

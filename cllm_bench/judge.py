@@ -73,13 +73,20 @@ class Judge(Protocol):
     """A model that grades.
 
     Attributes:
-        name: As tables show it. Verdicts of judges of one name are taken together.
+        name: As tables show it; several judges may have the same.
+        identity: What tells it from others of its name, such as a hash of its weights or an
+            address; it is stored and shown, and holds no secret.
         parallel: How many prompts it may be asked at once.
     """
 
     @property
     def name(self) -> str:
         """The name."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """The identity."""
         ...
 
     @property

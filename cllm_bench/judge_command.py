@@ -113,11 +113,12 @@ def judge_folder(
     """
     from cllm_bench.runner import write_summary
 
+    judging = Judging(folder, judge, listen)
     try:
-        outcome = Judging(folder, judge, listen).run(material)
+        outcome = judging.run(material)
     finally:
-        known = any(each.judge == judge.name for each in folder.judgements)
-        summaries = write_summary(folder, judge.name if known else None)
+        known = any(each.judge_id == judging.judge_id for each in folder.judgements)
+        summaries = write_summary(folder, judging.judge_id if known else None)
     return outcome, summaries
 
 

@@ -98,6 +98,11 @@ class EndpointJudge:
         self.url = checked_url(self.url)
         self._opener = urllib.request.build_opener(_NoRedirect)
 
+    @property
+    def identity(self) -> str:
+        """The address: the same name may be another model elsewhere."""
+        return self._hidden(self.url)
+
     def ask(self, prompt: JudgePrompt) -> Opinion:
         """Ask until there is an answer or the patience is at its end."""
         attempt = 1
@@ -194,11 +199,12 @@ class EndpointJudge:
         """Return what an answer with a status other than 200 means."""
         self._reached = True
         status = error.code
-        reason = self._hidden(f"HTTP {status}: {_detail(error)}")
+        # Hidden before it is cut: of a key that the cut parts, nothing would be found.
+        reason = f"HTTP {status}: {self._hidden(_detail(error))[:DETAIL]}"
         if status in _TRANSIENT or status >= 500:
             return _TryAgain(reason, _told(error.headers.get("Retry-After")))
         if status in _HOPELESS or status < 400:
-            where = f"the judge at {self.url}"
+            where = f"the judge at {self.identity}"
             return UserError(f"{where} refused: {reason}; check --judge, --judge-url and the key")
         return NoOpinion(reason, own=True)
 
@@ -208,7 +214,8 @@ class EndpointJudge:
         reason = self._hidden(" ".join(f"{type(cause).__name__}: {cause}".split()))
         never = isinstance(cause, ConnectionRefusedError | socket.gaierror) and not self._reached
         if never or isinstance(cause, ssl.SSLCertVerificationError):
-            return UserError(f"cannot reach the judge at {self.url} ({reason}); check --judge-url")
+            where = f"the judge at {self.identity}"
+            return UserError(f"cannot reach {where} ({reason}); check --judge-url")
         return _TryAgain(reason)
 
     def _hidden(self, text: str) -> str:
@@ -223,11 +230,12 @@ def checked_url(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host = (parts.hostname or "").encode("idna")  # as a socket would: no part of it is empty
+        whole = parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:
         whole = False
-    if not whole or not url.isprintable() or " " in url:
-        raise UserError("--judge-url is not of the form http(s)://HOST[:PORT]/PATH")
+    if not whole or not url.isascii() or not url.isprintable() or " " in url:
+        raise UserError("--judge-url is not of the form http(s)://HOST[:PORT]/PATH, all in ASCII")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise UserError(
             f"--judge-url for {parts.hostname} has a user, a password, a query or a fragment, "
@@ -256,7 +264,7 @@ def _count(usage: Any, name: str) -> int | None:
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
-    """Return an endpoint's own words about a failure, in one line."""
+    """Return an endpoint's own words about a failure, all of them, in one line."""
     try:
         data = error.read(65536)
     except (OSError, http.client.HTTPException):
@@ -264,7 +272,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
     text = data.decode(errors="replace")
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         text = str(json.loads(text)["error"]["message"])
-    return " ".join((text or error.reason or "").split())[:DETAIL] or "no reason given"
+    return " ".join((text or error.reason or "").split()) or "no reason given"
 
 
 def _told(header: str | None) -> float:

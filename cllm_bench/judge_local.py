@@ -27,6 +27,7 @@ class LocalJudge:
 
     Attributes:
         name: Says that it is a local one.
+        identity: Tells its weights from others in a folder of that name.
         parallel: 1.
 
     Raises:
@@ -38,6 +39,7 @@ class LocalJudge:
     def __init__(self, model: str, runtime: Runtime, registry: Registry) -> None:
         try:
             family = find_family(model)
+            self._checkpoint = family.checkpoint("target")
         except UserError as error:
             raise UserError(
                 f"--judge {model} without --judge-url is a local checkpoint, and: {error}"
@@ -70,6 +72,17 @@ class LocalJudge:
 
     def stop(self) -> None:
         """Do nothing: it never waits."""
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of the checkpoint's files, or the Hub's commit.
+
+        Raises:
+            UserError: They cannot be read.
+        """
+        from cllm_bench.loading import fingerprint
+
+        return fingerprint(self._checkpoint)
 
     @cached_property
     def _family(self) -> ModelFamily:

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from cllm_bench.contracts import ChatTask, Listen, Sample, Task
 from cllm_bench.errors import UserError
 from cllm_bench.judge import LOWEST, Judge, JudgedTask, JudgePrompt, NoOpinion, Stopped, rating
-from cllm_bench.judge_store import Judgement, conversations, ratings
+from cllm_bench.judge_store import JudgeId, Judgement, conversations, ratings
 from cllm_bench.results import ResultFolder
 from cllm_bench.rows import Row, question_of, row_key
 
@@ -65,16 +65,21 @@ class Judging:
         folder: Open for writing.
         judge: Who is asked.
         listen: Told after every answer.
+        judge_id: By which verdicts are known as this judge's.
     """
 
     folder: ResultFolder
     judge: Judge
     listen: Listen
+    judge_id: JudgeId = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _fresh: list[Judgement] = field(default_factory=list)
     _failures: int = 0  # in a row
     _answered: bool = False
     _stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        self.judge_id = JudgeId(self.judge.name, self.judge.identity)
 
     def run(self, material: Mapping[str, Material]) -> Outcome:
         """Ask what is missing, and store every answer; those of earlier calls stay.
@@ -89,7 +94,7 @@ class Judging:
         known = {
             each.prompt: each
             for each in self.folder.judgements
-            if each.judge == self.judge.name and each.score is not None
+            if each.judge_id == self.judge_id and each.score is not None
         }
         missing = self._missing(questions)
         for question in missing:
@@ -115,7 +120,7 @@ class Judging:
 
     def _missing(self, questions: Sequence[Question]) -> list[Question]:
         """Return the questions that have rows without a rating, with these rows only."""
-        found = ratings(self.folder.judgements, self.judge.name)
+        found = ratings(self.folder.judgements, self.judge_id)
         left = [
             question._replace(rows=tuple(key for key in question.rows if key not in found))
             for question in questions
@@ -175,7 +180,8 @@ class Judging:
     def _blank(self, question: Question, begun: float | None = None) -> Judgement:
         """Return a judgement without any content."""
         return Judgement(
-            judge=self.judge.name,
+            judge=self.judge_id.name,
+            identity=self.judge_id.identity,
             task=question.task,
             rows=question.rows,
             prompt=question.key,

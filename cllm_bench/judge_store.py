@@ -7,13 +7,33 @@ replies about which the judge was asked the very same: it is asked once, and the
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.rows import Row, conversation
+
+_HASH = re.compile(r"^(sha256|hub):(\w{12})\w+$")
+
+
+class JudgeId(NamedTuple):
+    """Who gave a verdict.
+
+    Attributes:
+        name: As tables show it; several judges may have the same.
+        identity: What tells it from them; None in what earlier versions stored.
+    """
+
+    name: str
+    identity: str | None
+
+    def __str__(self) -> str:
+        """Return the name with the identity behind it, of a hash the first digits."""
+        identity = "unknown" if self.identity is None else self.identity
+        return f"{self.name}@" + _HASH.sub(r"\1:\2", identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +42,7 @@ class Judgement:
 
     Attributes:
         judge: Name of the judge.
+        identity: What tells it from others of its name; None where an earlier version stored it.
         task: Label of the task.
         rows: Keys of the rows that it is about.
         prompt: Hash of what the judge was asked.
@@ -36,6 +57,7 @@ class Judgement:
     """
 
     judge: str
+    identity: str | None
     task: str
     rows: tuple[str, ...]
     prompt: str
@@ -48,6 +70,11 @@ class Judgement:
     seconds: float
     created: str
 
+    @property
+    def judge_id(self) -> JudgeId:
+        """Who gave it."""
+        return JudgeId(self.judge, self.identity)
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that `parse_judgement` reads."""
         return asdict(self)
@@ -55,7 +82,7 @@ class Judgement:
 
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("judge", "task", "prompt", "created"), (str,)),
-    **dict.fromkeys(("text", "error"), (str, type(None))),
+    **dict.fromkeys(("identity", "text", "error"), (str, type(None))),
     "rows": (list,),
     "requests": (int,),
     **dict.fromkeys(("prompt_tokens", "completion_tokens"), (int, type(None))),
@@ -72,6 +99,7 @@ def parse_judgement(value: Any) -> Judgement:
     """
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
+    value = {"identity": None} | value  # earlier versions stored none
     found = {}
     for name in (spec.name for spec in fields(Judgement)):
         if name not in value:
@@ -106,17 +134,17 @@ def conversations(rows: Iterable[Row]) -> list[list[Row]]:
     ]
 
 
-def judges(judgements: Sequence[Judgement], task: str) -> list[str]:
+def judges(judgements: Sequence[Judgement], task: str) -> list[JudgeId]:
     """Return who judged a task, the newest last."""
-    names = [each.judge for each in judgements if each.task == task]
-    return list(dict.fromkeys(reversed(names)))[::-1]
+    found = [each.judge_id for each in judgements if each.task == task]
+    return list(dict.fromkeys(reversed(found)))[::-1]
 
 
-def ratings(judgements: Iterable[Judgement], judge: str) -> dict[str, float]:
+def ratings(judgements: Iterable[Judgement], judge: JudgeId) -> dict[str, float]:
     """Return a judge's ratings by key of the row; the first that it gave counts."""
     found: dict[str, float] = {}
     for each in judgements:
-        if each.judge == judge and each.score is not None:
+        if each.judge_id == judge and each.score is not None:
             for key in each.rows:
                 found.setdefault(key, each.score)
     return found
@@ -133,23 +161,29 @@ def graded(rows: Sequence[Row], found: Mapping[str, float]) -> list[Row]:
     return [replace(row, score=scores.get(row.key)) for row in rows]
 
 
-def check_judge(judge: str | None, judgements: Sequence[Judgement]) -> None:
-    """Refuse the name of a judge that gave none of the verdicts.
+def find_judge_id(text: str, judgements: Iterable[Judgement]) -> JudgeId:
+    """Return the judge that a user names, as tables do or by its name alone.
 
     Raises:
-        UserError: It did not.
+        UserError: It gave none of the verdicts, or several judges have that name.
     """
-    known = {each.judge for each in judgements}
-    if judge is not None and judge not in known:
-        tail = did_you_mean(judge, known)
-        raise UserError(f"--judge {judge}: no such judge's verdicts are stored; {tail}")
+    known = list(dict.fromkeys(each.judge_id for each in judgements))
+    found = [each for each in known if str(each) == text]
+    found = found or [each for each in known if each.name == text]
+    if not found:
+        tail = did_you_mean(text, {each.name for each in known} | set(map(str, known)))
+        raise UserError(f"--judge {text}: no such judge's verdicts are stored; {tail}")
+    if len(found) > 1:
+        names = " or ".join(f"'{each}'" for each in found)
+        raise UserError(f"--judge {text}: several judges have that name; give {names}")
+    return found[0]
 
 
 def scored(
     rows_of: Mapping[str, Sequence[Row]],
     judgements: Sequence[Judgement],
     task: str,
-    judge: str | None,
+    judge: JudgeId | None,
 ) -> tuple[dict[str, list[Row]], dict[str, dict[str, Any]]]:
     """Score the rows of a task that has a judge.
 
@@ -172,20 +206,21 @@ def scored(
 
 
 def _told(
-    judgements: Sequence[Judgement], task: str, judge: str | None, rows: Sequence[Row]
+    judgements: Sequence[Judgement], task: str, judge: JudgeId | None, rows: Sequence[Row]
 ) -> dict[str, Any]:
     asked = [row for turns in conversations(rows) for row in turns]
-    own = [each for each in judgements if each.task == task and each.judge == judge]
+    own = [each for each in judgements if each.task == task and each.judge_id == judge]
     found = ratings(own, judge) if judge is not None else {}
     return {
-        "name": judge,
+        "name": None if judge is None else judge.name,
+        "identity": None if judge is None else judge.identity,
         "replies": len(asked),
         "judged": sum(row.key in found for row in asked),
         "requests": sum(each.requests for each in own),
         "failures": sum(each.score is None for each in own),
         "prompt_tokens": total(each.prompt_tokens for each in own),
         "completion_tokens": total(each.completion_tokens for each in own),
-        "others": [name for name in judges(judgements, task) if name != judge],
+        "others": [str(each) for each in judges(judgements, task) if each != judge],
     }
 
 

@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from cllm_bench import attention
 from cllm_bench.checkpoint import Checkpoint
 from cllm_bench.errors import UserError
+from cllm_bench.files import reading
 from cllm_bench.lean import make_lean
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session
@@ -223,14 +224,18 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
 
 @functools.cache  # hashing gigabytes takes a while
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """Return what identifies the weights: a SHA-256 over a folder's files, or the Hub's commit."""
+    """Return what identifies the weights: a SHA-256 over a folder's files, or the Hub's commit.
+
+    Raises:
+        UserError: They cannot be read.
+    """
     if not checkpoint.local:
         commit = getattr(load_config(checkpoint), "_commit_hash", None)
         return f"hub:{commit or 'unknown commit'}"
     total = hashlib.sha256()
     for file in sorted(Path(checkpoint.location).iterdir()):
         if file.suffix in (".safetensors", ".bin", ".json", ".model", ".pt"):
-            with file.open("rb") as handle:
+            with reading(file), file.open("rb") as handle:
                 total.update(f"{file.name}\0".encode())
                 total.update(hashlib.file_digest(handle, "sha256").digest())
     return f"sha256:{total.hexdigest()}"

@@ -3,8 +3,9 @@
 Two questions are the same when they have the same words in the same order; case, punctuation and
 white space do not count. A test question has a near-duplicate when a given share of its word
 n-grams stands in one training question, as in the analysis of PaLM (Chowdhery et al., 2022, section
-8). The measure is one-sided, so that a question is also found within a longer training text. No
-sketch is involved: every pair that reaches the threshold is found.
+8). The measure is one-sided, so that a question is also found within a longer training text; one
+with fewer words than a run is compared whole, for its few words stand in many texts. No sketch is
+involved: every pair that reaches the threshold is found.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from cllm_bench.contracts import ChatTask, Sample
+from cllm_bench.rows import conversation
 
 _WORD = re.compile(r"\w+")
 
@@ -50,17 +54,47 @@ class Overlap:
         test: Number of test questions.
         exact: Test questions that are in the training set.
         near: Others that have a near-duplicate there, the most similar first.
+        whole: Number of test questions with fewer words than a run: they are found only where a
+            training question is the same.
     """
 
     train: int
     test: int
     exact: tuple[Match, ...]
     near: tuple[Match, ...]
+    whole: int
 
     @property
     def neither(self) -> int:
         """Number of test questions that nothing in the training set is like."""
         return self.test - len(self.exact) - len(self.near)
+
+
+def turns_of(task: Any, sample: Sample) -> list[str]:
+    """Return what a sample asks turn by turn, without the template where the task tells it apart.
+
+    Args:
+        task: Which the sample belongs to.
+        sample: Of either split.
+    """
+    if isinstance(task, ChatTask):
+        turns = range(task.turns(sample))
+        return [task.messages(sample, [""] * turn)[-1]["content"] for turn in turns]
+    question = sample.data.get("question")
+    return [question if isinstance(question, str) else sample.prompt]
+
+
+def by_turn(name: str, turns: Sequence[str]) -> list[Question]:
+    """Return a question for each turn; of several each has a name such as `81/turn-2`.
+
+    Args:
+        name: Of the whole, or of one of its turns, as in training sets of conversations.
+        turns: What is asked.
+    """
+    if len(turns) == 1:
+        return [Question(name, turns[0])]
+    whole = conversation(name)
+    return [Question(f"{whole}/turn-{turn}", text) for turn, text in enumerate(turns, 1)]
 
 
 def words(text: str) -> list[str]:
@@ -107,7 +141,8 @@ def find_overlap(
     others = [match for index, match in sorted(near.items()) if index not in exact]
     others.sort(key=lambda match: -match.similarity)
     found = tuple(match for _, match in sorted(exact.items()))
-    return Overlap(count, len(test), found, tuple(others))
+    whole = sum(len(sequence) < ngram for sequence in sought)
+    return Overlap(count, len(test), found, tuple(others), whole)
 
 
 def _rarest(runs: Sequence[frozenset[Gram]], threshold: float) -> Mapping[Gram, list[int]]:

@@ -16,7 +16,7 @@ from cllm_bench.contracts import ChatTask, Sample, Source, Split, Task
 from cllm_bench.errors import UserError
 from cllm_bench.files import write_atomically
 from cllm_bench.json_lines import read_json_lines
-from cllm_bench.overlap import Match, Overlap, Question, find_overlap
+from cllm_bench.overlap import Match, Overlap, Question, by_turn, find_overlap, turns_of
 from cllm_bench.registry import Registry
 from cllm_bench.settings import Selection, build, parse_selection
 
@@ -80,8 +80,8 @@ def _questions(registry: Registry, option: str, text: str, split: Split) -> Ques
     name, equals, where = text.partition("=")
     if path.is_file():
         entries = read_json_lines(path)
-        asked = [Question(f"{path.name}:{entry.line}", entry.asked()[0]) for entry in entries]
-        return Questions(path.name, asked)
+        lines = [(f"{path.name}:{entry.line}", entry.asked()) for entry in entries]
+        return _by_turn(path.name, lines, "")
     if path.suffix == ".jsonl" or "/" in name:
         raise UserError(f"{option}: no file '{text}'; give TASK, TASK=DIR or a JSON-lines file")
     named = bool(equals) and ":" not in name
@@ -91,11 +91,19 @@ def _questions(registry: Registry, option: str, text: str, split: Split) -> Ques
     found = task.samples(source)
     if not found.samples:
         raise UserError(f"{option}: {selection.name} ({found.label}) has no questions")
-    return Questions(
+    return _by_turn(
         name=f"{selection.name} ({found.label})",
-        questions=[Question(sample.id, _text(task, sample)) for sample in found.samples],
+        asked=[(sample.id, turns_of(task, sample)) for sample in found.samples],
         note="" if _has_text(task, found.samples[0]) else "whole prompts are compared",
     )
+
+
+def _by_turn(name: str, asked: Sequence[tuple[str, Sequence[str]]], note: str) -> Questions:
+    """Make a question of every turn, once where several samples continue one conversation."""
+    found = dict.fromkeys(question for each in asked for question in by_turn(*each))
+    if any(len(turns) > 1 for _, turns in asked):
+        note = "each turn counts as a question"
+    return Questions(name, list(found), note)
 
 
 def _source(option: str, where: str, split: Split) -> Source:
@@ -113,14 +121,6 @@ def _has_text(task: Task, sample: Sample) -> bool:
     return isinstance(task, ChatTask) or isinstance(sample.data.get("question"), str)
 
 
-def _text(task: Task, sample: Sample) -> str:
-    """Return what a sample asks, without the template where the task tells it apart."""
-    if isinstance(task, ChatTask):
-        return task.messages(sample, ())[-1]["content"]
-    question = sample.data.get("question")
-    return question if isinstance(question, str) else sample.prompt
-
-
 def _lines(
     options: OverlapOptions, train: Questions, test: Questions, found: Overlap
 ) -> tuple[list[str], list[tuple[str, int, str]]]:
@@ -134,6 +134,11 @@ def _lines(
         f"near-duplicate: at least {options.threshold:.0%} of a test question's runs of "
         f"{options.ngram} words stand in one training question"
     )
+    if found.whole:
+        about.append(
+            f"{found.whole:,} of the test questions have fewer words than that: they are compared "
+            "whole, and are not found within a longer text"
+        )
     counts = (
         ("in the training set", len(found.exact)),
         ("near-duplicate there", len(found.near)),
@@ -178,6 +183,7 @@ def as_json(options: OverlapOptions, train: Questions, test: Questions, found: O
         "test": {"name": test.name, "questions": found.test, "note": test.note},
         "ngram": options.ngram,
         "threshold": options.threshold,
+        "compared_whole": found.whole,
     }
     for kind, matches in (("exact", found.exact), ("near", found.near)):
         report[kind] = {

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cllm_bench.formats import ratio, share
+from cllm_bench.judge_store import JudgeId
 from cllm_bench.report_columns import Line, Manifest, Run, method
 
 FEW_SAMPLES = 30
@@ -127,9 +128,9 @@ def _verdicts(s: Mapping[str, Any]) -> str:
     spent = ", ".join([f"{s['requests']:,} request{_s(s['requests'])}", *tokens])
     failures = f"; {s['failures']} of its answers held no rating" if s["failures"] else ""
     return (
-        f"judged by `{s['name']}`: a rating for each reply of the first repeat, one and the same "
-        f"where the judge would be asked the same again; a conversation's score is the mean of its "
-        f"turns' ({spent} for all methods together{failures})"
+        f"judged by `{JudgeId(s['name'], s['identity'])}`: a rating for each reply of the first "
+        "repeat, one and the same where the judge would be asked the same again; a conversation's "
+        f"score is the mean of its turns' ({spent} for all methods together{failures})"
     )
 
 

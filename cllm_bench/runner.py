@@ -12,6 +12,7 @@ from typing import Any
 from cllm_bench.answering import Answer, Answering
 from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Listen
+from cllm_bench.judge_store import JudgeId
 from cllm_bench.machine_watch import Lap, MachineWatch
 from cllm_bench.pass_times import TURN, TURNS, PassTime, missing_shapes
 from cllm_bench.perplexity_pass import Texts
@@ -254,7 +255,7 @@ class Runner:
             return None, " ".join(f"grading failed: {type(error).__name__}: {error}".split())
 
 
-def write_summary(folder: ResultFolder, judge: str | None = None) -> list[dict[str, Any]]:
+def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[dict[str, Any]]:
     """Derive `summary.json` and `table.md` from what is stored.
 
     Args:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cllm_bench.judge_store import Judgement, scored
+from cllm_bench.judge_store import JudgeId, Judgement, scored
 from cllm_bench.measured import Measured, decode_pace
 from cllm_bench.pass_times import PassTime, predicted_paces
 from cllm_bench.perplexity import Perplexity, figures
@@ -40,7 +40,7 @@ def summarise(
     rows: Sequence[Row],
     perplexities: Sequence[Perplexity] = (),
     judgements: Sequence[Judgement] = (),
-    judge: str | None = None,
+    judge: JudgeId | None = None,
     pass_times: Sequence[PassTime] = (),
 ) -> list[dict[str, Any]]:
     """Return one JSON object for each task and method of a run, in the manifest's order.
@@ -76,7 +76,7 @@ def summarise(
     return summaries
 
 
-def summarise_folder(folder: ResultFolder, judge: str | None = None) -> list[dict[str, Any]]:
+def summarise_folder(folder: ResultFolder, judge: JudgeId | None = None) -> list[dict[str, Any]]:
     """Return the same of everything that a folder holds."""
     return summarise(
         folder.manifest,

@@ -20,6 +20,7 @@ from typing import Any
 
 from cllm_bench.contracts import ChatTask, Sample, SampleSet, Source, Task, TextTask
 from cllm_bench.errors import UserError
+from cllm_bench.overlap import turns_of
 from cllm_bench.registry import Registry
 from cllm_bench.settings import build, parse_selection
 from cllm_bench.testing_outcome import CheckResult, Failed, Skipped, raised
@@ -210,8 +211,12 @@ def check_splits(subject: TaskSubject) -> str:
         raise Skipped(f"no training questions: {error}") from None
     if train.fingerprint == subject.found.fingerprint:
         raise Skipped("samples() does not look at the split: there is nothing to train on")
-    known = {sample.prompt for sample in train.samples}
-    both = [sample.id for sample in subject.found.samples if sample.prompt in known]
+    task = subject.task
+    known = {text for sample in train.samples for text in turns_of(task, sample)}
+    # Of a conversation every turn: one such as "Make it shorter." may follow many questions.
+    both = [
+        sample.id for sample in subject.found.samples if known.issuperset(turns_of(task, sample))
+    ]
     if both:
         raise Failed(f"{len(both)} questions of the test are in training too, such as {both[0]}")
     return f"{len(train.samples)} training questions, none of them in the test"

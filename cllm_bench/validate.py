@@ -8,11 +8,11 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from cllm_bench.commands import check_sandbox
+from cllm_bench.commands import build_tasks, check_sandbox
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry
-from cllm_bench.settings import build, parse_selection, split_selections
+from cllm_bench.settings import split_selections
 from cllm_bench.sources import task_sources
 
 SHOWN = 5
@@ -24,39 +24,31 @@ def validate_command(
     """Grade every task's references and print a line each.
 
     Raises:
+        UserError: A task does not exist or fit, is asked for twice, or has no data.
         Exit: With code 1, where a reference is not graded as right.
     """
     registry = Registry(plugins)
-    texts = split_selections(tasks) or registry.tasks.names()
-    selections = [parse_selection(text) for text in texts]
-    sources = task_sources(
-        registry, [selection.name for selection in selections], data, built_in=True
-    )
-    built: dict[str, Task] = {
-        selection.name: build(registry.tasks.get(selection.name), "task", selection)
-        for selection in selections
-    }
+    built = build_tasks(registry, split_selections(tasks) or registry.tasks.names())
+    sources = task_sources(registry, list(built), data, built_in=True)
     check_sandbox(list(built.values()), allowed=unsafe)
     console = Console(soft_wrap=True)
     wrong = 0
     with LiveProgress(Console(stderr=True)) as progress:
-        for selection in selections:
-            task = built[selection.name]
-            found = task.samples(sources[selection.name])
+        for name, task in built.items():
+            found = task.samples(sources[name])
             if isinstance(task, TextTask):
-                content = task.text(sources[selection.name]).content
-                _report_text(console, selection.name, found, content)
+                _report_text(console, name, found, task.text(sources[name]).content)
                 continue
             failed, graded = [], 0
             for index, sample in enumerate(found.samples):
-                progress(selection.name, index, len(found.samples))
+                progress(name, index, len(found.samples))
                 grade = _grade(task, sample)
                 graded += grade is not None
                 if grade not in (None, task.best_score):
                     what = grade if isinstance(grade, str) else f"scored {grade:g}"
                     failed.append(f"{sample.id}: {what}")
             wrong += len(failed)
-            _report(console, selection.name, found, failed, graded)
+            _report(console, name, found, failed, graded)
     if wrong:
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cllm_bench.contracts import Split
 from cllm_bench.errors import UserError
+from cllm_bench.files import reading_hub
 from cllm_bench.json_lines import Entry, read_json_lines
 
 from .gsm8k_numbers import strict_number
@@ -53,13 +54,9 @@ def read_hub(split: Split) -> tuple[ProblemText, ...]:
         UserError: It cannot be had, or is not what it was.
     """
     from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
-    try:
+    with reading_hub(HUB, REMEDY):
         rows = load_dataset(HUB, CONFIG, split=split)
-    except (OSError, ValueError, DatasetsError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot load '{HUB}' from the Hub: {reason}; or {REMEDY}") from None
     return tuple(
         _problem(Entry(Path(f"hub:{HUB}"), index + 1, row), f"{split}-{index:04d}")
         for index, row in enumerate(rows)

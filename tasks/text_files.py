@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cllm_bench.contracts import Source, Split
 from cllm_bench.errors import UserError
-from cllm_bench.files import reading
+from cllm_bench.files import reading, reading_hub
 
 
 class Corpus(NamedTuple):
@@ -65,15 +65,8 @@ def read_hub(corpus: Corpus, load: Callable[[], Any]) -> tuple[str, ...]:
     Raises:
         UserError: It cannot be had, or is not what it was.
     """
-    from datasets.exceptions import DatasetsError
-
-    try:
+    with reading_hub(corpus.name, corpus.remedy):
         rows = list(load()[corpus.column])
-    except (OSError, ValueError, KeyError, DatasetsError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"cannot load {corpus.name} from the Hub: {reason}; or {corpus.remedy}"
-        ) from None
     return _checked(Path(f"hub:{corpus.name}"), [corpus.line(row) for row in rows])
 
 

@@ -40,23 +40,31 @@ def failed(status: int, message: str = "no", **headers: str) -> Answer:
 class Endpoint:
     """The server; `behave` gets the user's text and how often that text has come.
 
+    Args:
+        behave: Gives the answers.
+        port: That of an earlier one, to be the same judge; 0 takes a free one.
+
     Attributes:
         requests: For each request its path, headers and JSON body, in the order of arrival.
     """
 
-    def __init__(self, behave: Callable[[str, int], Answer | str]) -> None:
+    def __init__(self, behave: Callable[[str, int], Answer | str], port: int = 0) -> None:
         self.requests: list[dict[str, Any]] = []
         self.behave = behave
         self._lock = threading.Lock()
         self._released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
 
     @property
     def prompts(self) -> list[str]:

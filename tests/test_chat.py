@@ -165,7 +165,7 @@ def test_templates(tmp_path):
         {"role": "user", "content": "three"},
     ]
     vicuna = tokenizer.decode(chat_ids(tokenizer, "vicuna-v1.1", talk))
-    assert vicuna.endswith("questions. USER: one ASSISTANT: two<|end|> USER: three ASSISTANT:")
+    assert vicuna.endswith("questions. USER: one ASSISTANT: two<|end|>USER: three ASSISTANT:")
     with pytest.raises(UserError, match="the tokenizer has no chat template; name one with templ"):
         chat_ids(tokenizer, "checkpoint", talk)
     with pytest.raises(UserError, match=r"'vicuna' is not one of checkpoint, vicuna-v1\.1, plain"):

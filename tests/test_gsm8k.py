@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,18 @@ def test_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", ["builtins.ConnectionError", "http.ConnectError"])
+def test_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    """Nor may an error of the HTTP library pass that the Hub's client is built on."""
     datasets = pytest.importorskip("datasets")
+    from huggingface_hub.utils import get_session
+
+    module, _, name = error.partition(".")
+    http = type(get_session()).__module__.partition(".")[0]
+    failure = getattr(import_module(http if module == "http" else module), name)
 
     def fail(*_: str, split: str) -> Any:
-        raise ConnectionError("Couldn't reach\nthe Hub")
+        raise failure("Couldn't reach\nthe Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(UserError, match=r"cannot load 'openai/gsm8k'.*reach the Hub; or give --"):

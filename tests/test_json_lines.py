@@ -34,14 +34,29 @@ def test_lines_keep_their_numbers(file: Path) -> None:
         (b"[" * 100_000, "some.jsonl line 1: no JSON: "),
         (b'{"a": ' + b"1" * 5000 + b"}", "some.jsonl line 1: no JSON: "),
         (b" \n\n", "some.jsonl' is empty"),
+        (
+            b'{"a": "\\ud83d\\ude00"}\n{"a": ["x\\ud83d"]}\n',
+            r"some.jsonl line 2: '\ud83d' is half of a surrogate pair and no text; correct",
+        ),
+        (b'{"\\uDE00": 1}\n', r"some.jsonl line 1: '\ude00' is half of a surrogate pair"),
     ],
-    ids=["half a line", "a list", "latin-1", "deep", "a huge number", "empty"],
+    ids=[
+        "half a line",
+        "a list",
+        "latin-1",
+        "deep",
+        "a huge number",
+        "empty",
+        "half a character",
+        "half a character in a name",
+    ],
 )
 def test_damaged_files(file: Path, content: bytes, message: str) -> None:
     file.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(message)) as error:
         read_json_lines(file)
     assert "\n" not in str(error.value)
+    assert str(error.value).encode()
 
 
 @pytest.mark.parametrize(

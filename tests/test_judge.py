@@ -21,7 +21,13 @@ from synthetic import failed as failed_row
 
 from cllm_bench.errors import UserError
 from cllm_bench.judge import JudgePrompt, NoOpinion, rating
-from cllm_bench.judge_endpoint import EndpointJudge, Patience, checked_url, key_of_environment
+from cllm_bench.judge_endpoint import (
+    DETAIL,
+    EndpointJudge,
+    Patience,
+    checked_url,
+    key_of_environment,
+)
 from cllm_bench.judge_store import Judgement, parse_judgement
 from cllm_bench.reports import markdown
 from cllm_bench.results import ResultFolder
@@ -168,6 +174,7 @@ def test_a_run_with_a_judge(monkeypatch, tmp_path, asked, capsys):
         assert each["score"] == 6.5
         assert each["judge"] == {
             "name": "grader",
+            "identity": endpoint.url,
             "replies": PROMPTS,
             "judged": PROMPTS,
             "requests": PROMPTS,
@@ -178,7 +185,7 @@ def test_a_run_with_a_judge(monkeypatch, tmp_path, asked, capsys):
         }
     text = (out / "table.md").read_text()
     assert "not judged" not in text
-    assert "judged by `grader`" in text
+    assert f"judged by `grader@{endpoint.url}`" in text
     assert "6 requests, 600 tokens read, 60 tokens written for all methods together" in text
     assert "judge grader: 12 of 12 replies have a rating; this time 6 requests, 600" in shown
     assert "this time 0 requests; stored" in shown
@@ -212,7 +219,40 @@ def test_the_table_chooses_among_judges(monkeypatch, judge, out, capsys):
     assert cli(monkeypatch, "table", out, "--judge", "kinds") == 2
     assert "--judge kinds: no such judge's verdicts" in capsys.readouterr().err
     text = (out / "table.md").read_text()
-    assert "verdicts of `strict` are stored too: `cllm-bench table RUN --judge NAME`" in text
+    assert f"verdicts of `strict@{strict.url}` are stored too: `cllm-bench table RUN" in text
+
+
+def test_judges_of_one_name_are_told_apart(monkeypatch, judge, out, capsys):
+    """An endpoint elsewhere is another judge, and one that an earlier version stored is unknown."""
+    file = out / "judgements.jsonl"
+    with Endpoint(lambda *_: said("[[4]]")) as old, Endpoint(good) as kind:
+        assert judge(old)[0] == 0
+        lines = [{k: v for k, v in each.items() if k != "identity"} for each in judgements(out)]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert judge(kind)[0] == 0
+        assert len(kind.requests) == PROMPTS
+        assert summary(out)["ar"]["score"] == 6.5
+        with Endpoint(lambda *_: said("[[2]]")) as strict:
+            assert judge(strict)[0] == 0
+            assert len(strict.requests) == PROMPTS
+            assert summary(out)["ar"]["score"] == 2.0
+        assert judge(kind)[0] == 0
+        assert len(kind.requests) == PROMPTS
+    assert judgements(out)[:PROMPTS] == lines
+    assert {each.get("identity") for each in judgements(out)} == {None, kind.url, strict.url}
+    assert summary(out)["ar"]["judge"]["name"] == "grader"
+    assert summary(out)["ar"]["judge"]["identity"] == kind.url
+    assert summary(out)["ar"]["score"] == 6.5
+    named = ["grader@unknown", f"grader@{kind.url}", f"grader@{strict.url}"]
+    for name, score in zip(named, ("4.0", "6.5", "2.0"), strict=True):
+        assert cli(monkeypatch, "table", out, "--judge", name) == 0
+        shown = capsys.readouterr().out
+        assert len(re.findall(rf"\|\s+{score} \|", shown)) == 2
+        assert f"judged by `{name}`" in shown
+    assert cli(monkeypatch, "table", out, "--judge", "grader") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    choice = " or ".join(f"'{name}'" for name in named)
+    assert error == f"error: --judge grader: several judges have that name; give {choice}"
 
 
 # Failures that pass.
@@ -362,7 +402,7 @@ def test_verdicts_without_a_rating_are_kept_and_asked_again(judge, out):
     assert "ar: 3 of 6 replies are judged" in text
     assert "3 of its answers held no rating" in text
 
-    with Endpoint(good) as endpoint:
+    with Endpoint(good, endpoint.port) as endpoint:
         assert judge(endpoint)[0] == 0
         assert sorted(endpoint.prompts) == sorted(told)
     assert judgements(out)[:PROMPTS] == stored
@@ -392,13 +432,13 @@ def test_an_endpoint_that_dies_half_way(judge, out, parallel):
     assert all(each["text"] is None and each["error"] for each in stored if each["score"] is None)
     assert {score for each in stored if (score := each["score"])} <= {8.0, 5.0}
 
-    with Endpoint(good) as endpoint:
+    with Endpoint(good, endpoint.port) as endpoint:
         assert judge(endpoint)[0] == 0
         assert len(endpoint.requests) == PROMPTS - 2
         assert not set(endpoint.prompts) & set(answered)
     assert judgements(out)[: len(stored)] == stored
     assert summary(out)["jacobi"]["score"] == 6.5
-    with Endpoint(good) as endpoint:
+    with Endpoint(good, endpoint.port) as endpoint:
         assert judge(endpoint)[0] == 0
         assert not endpoint.requests
 
@@ -434,7 +474,7 @@ def test_a_line_that_was_cut_is_moved_aside(judge, out):
     file = out / "judgements.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:-1]) + lines[-1][:40])
-    with Endpoint(good) as endpoint:
+    with Endpoint(good, endpoint.port) as endpoint:
         code, shown = judge(endpoint)
         assert code == 0
         assert "was cut" in shown
@@ -470,6 +510,19 @@ def test_a_key_that_the_endpoint_repeats_is_hidden(judge, out):
     texts = [each["text"] or each["error"] for each in judgements(out)]
     assert "You sent [key]. [[8]]" in texts
     assert "HTTP 400: bad request with Bearer [key]" in texts
+
+
+@pytest.mark.parametrize("form", [failed, lambda status, text: Answer(status, text.encode())])
+@pytest.mark.parametrize("status", [400, 401, 429])
+def test_a_key_that_an_errors_end_would_part_is_hidden(form, status):
+    text = f"{'x' * (DETAIL - 10)} {KEY} and more"
+    with Endpoint(lambda *_: form(status, text)) as endpoint:
+        asked = EndpointJudge("grader", endpoint.url, KEY, patience=FAST)
+        with pytest.raises((NoOpinion, UserError)) as caught:
+            asked.ask(PROMPT)
+    assert f"HTTP {status}: {'x' * (DETAIL - 10)} [key] and" in str(caught.value)
+    assert "sk-" not in str(caught.value)
+    assert " more" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -511,6 +564,11 @@ def test_which_key_counts(monkeypatch):
         f"https:///{KEY}",
         f"http://host:port/{KEY}",
         f"http://host/{KEY} x",
+        f"http://host/{KEY}/ä",
+        f"http://bücher/{KEY}",
+        f"http://.x/{KEY}",
+        f"http://a..b/{KEY}",
+        f"http://{'x' * 64}/{KEY}",
     ],
 )
 def test_addresses_with_secrets_or_without_a_host_are_refused(monkeypatch, asked, capsys, url):
@@ -525,6 +583,10 @@ def test_addresses_with_secrets_or_without_a_host_are_refused(monkeypatch, asked
 def test_addresses():
     assert checked_url("http://host:8000/v1/") == "http://host:8000/v1"
     assert checked_url("https://host/v1/chat/completions") == "https://host/v1"
+    for url in ("http://[::1]:8000/v1", "http://127.0.0.1:8000/v1", "http://my_host.:1/v1"):
+        assert checked_url(url) == url
+    # Some gateways have the key in the path: it is sent there, and never stored.
+    assert EndpointJudge("grader", f"http://host/{KEY}/v1", KEY).identity == "http://host/[key]/v1"
 
 
 # What a user may get wrong.
@@ -573,6 +635,7 @@ def test_the_questions_must_be_those_of_the_run(judge, out):
 def judgement(*keys: str, score: float | None = 7.0, **changes: Any) -> Judgement:
     base = Judgement(
         judge="grader",
+        identity="http://host/v1",
         task="spider",
         rows=keys,
         prompt="p",
@@ -591,6 +654,9 @@ def judgement(*keys: str, score: float | None = 7.0, **changes: Any) -> Judgemen
 def test_judgements_come_back_as_they_were():
     for each in (judgement("a", "b"), judgement("a", score=None, text=None, error="boom")):
         assert parse_judgement(json.loads(json.dumps(each.to_json()))) == each
+    earlier = judgement("a").to_json()
+    del earlier["identity"]
+    assert parse_judgement(json.loads(json.dumps(earlier))) == judgement("a", identity=None)
 
 
 @pytest.mark.parametrize(
@@ -604,6 +670,7 @@ def test_judgements_come_back_as_they_were():
         {"text": 3},
         {"requests": 1.5},
         {"judge": None},
+        {"identity": 7},
     ],
 )
 def test_damaged_judgements_are_refused(change):
@@ -707,6 +774,32 @@ def test_a_local_judge_answers_as_transformers_does(tmp_path):
     assert (found.prompt_tokens, found.completion_tokens) == (len(ids), len(reply))
 
 
+def test_local_judges_are_told_apart_by_their_weights(tmp_path):
+    """Of two folders of one name, and of one folder before and after a training."""
+    from cllm_bench.judge_local import LocalJudge
+    from cllm_bench.judge_store import JudgeId
+    from cllm_bench.loading import fingerprint
+    from cllm_bench.registry import Registry
+    from cllm_bench.runtime import Runtime
+
+    def local(folder: Path) -> LocalJudge:
+        fingerprint.cache_clear()  # as in a new process
+        return LocalJudge(str(folder), Runtime("cpu", threads=1), Registry())
+
+    first, second = tmp_path / "one" / "target", tmp_path / "two" / "target"
+    for seed, folder in enumerate((first, second)):
+        write_checkpoint(folder, seed=seed)
+    judges = [local(first), local(second)]
+    assert {each.name for each in judges} == {"target (local)"}
+    identities = [each.identity for each in judges]
+    assert local(first).identity == identities[0] != identities[1]
+    write_checkpoint(first, seed=2)
+    assert local(first).identity not in identities
+    named = str(JudgeId(judges[0].name, identities[0]))
+    assert re.fullmatch(r"target \(local\)@sha256:[0-9a-f]{12}", named)
+    assert identities[0].startswith(named.partition("@")[2])
+
+
 def test_a_local_judge_judges_a_run(monkeypatch, tmp_path, out, plugin, capsys):
     folder = chat_checkpoint(tmp_path / "wise", TEMPLATE)
     monkeypatch.setattr("cllm_bench.judge_local.MAX_TOKENS", 8)
@@ -717,6 +810,7 @@ def test_a_local_judge_judges_a_run(monkeypatch, tmp_path, out, plugin, capsys):
     stored = judgements(out)
     assert len(stored) == PROMPTS
     for each in stored:
+        assert each["identity"].startswith("sha256:")
         assert each["score"] is None
         assert each["error"] == "no rating from 1 to 10 in what the judge wrote"
         assert each["text"] is not None

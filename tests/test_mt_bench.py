@@ -155,7 +155,7 @@ def test_vicuna_template_by_hand():
     assert rendered("vicuna-v1.1", messages) == (
         "<s>A chat between a curious user and an artificial intelligence assistant. The assistant "
         "gives helpful, detailed, and polite answers to the user's questions. "
-        "USER: Hi ASSISTANT: Hello.</s> USER: Bye ASSISTANT:"
+        "USER: Hi ASSISTANT: Hello.</s>USER: Bye ASSISTANT:"
     )
 
 

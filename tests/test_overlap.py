@@ -107,7 +107,17 @@ def test_near_duplicates_take_the_most_similar():
 def test_a_question_within_a_longer_text_is_found():
     test = questions("How far is it from here to there?")
     train = questions("### Instruction: answer. How far is it from here to there? ### Response:")
-    assert find_overlap(train, test, ngram=5, threshold=1.0).near[0].similarity == 1.0
+    found = find_overlap(train, test, ngram=5, threshold=1.0)
+    assert found.near[0].similarity == 1.0
+    assert found.whole == 0
+
+
+def test_a_question_shorter_than_a_run_is_compared_whole_and_counted():
+    test = questions("How far is it?", "Why is that so?", "How far is it now?")
+    train = questions("Tell me: How far is it?", "why is that so")
+    found = find_overlap(train, test, ngram=5, threshold=0.5)
+    assert ([match.test.id for match in found.exact], found.near) == (["1"], ())
+    assert (found.whole, found.neither) == (2, 2)
 
 
 @pytest.mark.parametrize("ngram", [1, 2, 4])
@@ -172,6 +182,8 @@ def test_command_on_a_task(overlap, tmp_path):
     assert report["train"] == {"name": "asking (built-in train)", "questions": 2, "note": ""}
     assert (report["ngram"], report["threshold"]) == (5, 0.7)
     assert (report["exact"]["count"], report["near"]["count"]) == (0, 0)
+    assert report["compared_whole"] == 0
+    assert "compared whole" not in out
 
 
 def test_command_on_folders_and_files(overlap, tmp_path):
@@ -187,9 +199,10 @@ def test_command_on_folders_and_files(overlap, tmp_path):
     report = tmp_path / "report.md"
     code, out, _ = overlap("--train", file, "--test", f"asking={folder}", "--output", report)
     assert code == 0
-    assert "train: mine.jsonl, 3 questions\n" in out
+    assert "train: mine.jsonl, 4 questions; each turn counts as a question\n" in out
     assert "test: asking (data test), 2 questions\n" in out
-    assert "train mine.jsonl:2: what is the number 3 plus" in out
+    assert "train mine.jsonl:2/turn-1: what is the number 3 plus" in out
+    assert "train mine.jsonl:3: Tell me: What is" in out
     text = report.read_text(encoding="utf-8")
     assert "| in the training set  |     1 | 50.0% |" in text
     assert "| near-duplicate there |     1 | 50.0% |" in text
@@ -204,11 +217,28 @@ def test_command_takes_the_hub_settings_and_whole_prompts(overlap):
     assert "test: asking (built-in test), 2 questions; whole prompts are compared\n" in out
 
 
-def test_command_reads_the_first_turn_of_a_conversation(overlap):
+def test_command_reads_every_turn_of_a_conversation(overlap, tmp_path):
     code, out, _ = overlap("--train", "talking", "--test", "talking")
     assert code == 0
-    assert "train 0: turn 1 of 0" in out
-    assert "│     2 │ 100.0% │" in out
+    assert "test: talking (built-in test), 4 questions; each turn counts as a question\n" in out
+    assert "4 of the test questions have fewer words than that: they are compared whole" in out
+    assert "train 0/turn-1: turn 1 of 0" in out
+    assert "train 0/turn-2: turn 2 of 0" in out
+    assert "│     4 │ 100.0% │" in out
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "x"}\n{"turns": ["y", "Turn 2 of 1"]}\n', encoding="utf-8")
+    code, out, _ = overlap("--train", file, "--test", "talking")
+    assert code == 0
+    assert "  test  1/turn-2: turn 2 of 1\n  train mine.jsonl:2/turn-2: Turn 2 of 1\n" in out
+
+
+def test_turns_that_several_samples_share_count_once(overlap):
+    """A training sample of mt_bench is one turn, and knows the whole conversation."""
+    train = ("--train", "mt_bench:train_conversations=8")
+    code, out, _ = overlap(*train, "--test", "mt_bench")
+    assert code == 0
+    assert "train: mt_bench (built-in), 16 questions; each turn counts as a question\n" in out
+    assert "test: mt_bench (built-in), 208 questions; each turn counts as a question\n" in out
 
 
 @pytest.mark.parametrize(

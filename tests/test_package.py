@@ -110,6 +110,14 @@ def test_validate_tells_a_broken_grader(monkeypatch, tmp_path, capsys):
     assert "references graded right: 0 of 8" in capsys.readouterr().out
 
 
+def test_validate_takes_a_task_once(monkeypatch, capsys):
+    """Its settings would be told apart by nothing in what is printed."""
+    assert cli(monkeypatch, "validate", "--task", "gsm8k,gsm8k:extraction=flexible") == 2
+    said = capsys.readouterr()
+    assert said.err == "error: task 'gsm8k' is asked for twice; make it two runs\n"
+    assert said.out == ""
+
+
 def test_the_project_names_no_path_of_a_machine():
     for path in tracked():
         if path.endswith((".py", ".toml", ".md")):

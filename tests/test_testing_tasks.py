@@ -156,6 +156,29 @@ def test_conversations_end_with_the_user():
 
 
 @pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (lambda sample: "Who?", "failed"),
+        (lambda sample: sample.prompt, "passed"),  # a later turn alone is no question
+    ],
+)
+def test_conversations_are_compared_by_what_the_user_says(first, status):
+    def messages(self, sample, replies):
+        found = [{"role": "user", "content": first(sample)}]
+        for reply in replies:
+            found += [
+                {"role": "assistant", "content": reply},
+                {"role": "user", "content": "Make it shorter."},
+            ]
+        return found
+
+    found = outcome(changed(**talk(messages)), "splits")
+    assert found.status == status
+    if status == "failed":
+        assert "2 questions of the test are in training too, such as test-France" in found.message
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (ScoredText(" ", 8, 8), "the text is empty"),

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from itertools import chain, pairwise
 
 import pytest
@@ -173,13 +174,20 @@ def test_the_hub(cls, calls, monkeypatch):
     for _, _, files in asked:
         assert files is None or files["test"].endswith("parquet/penn_treebank/test/0000.parquet")
 
-    def offline(*_, **__):
-        raise ConnectionError("no route\nto host")
+    from huggingface_hub.utils import get_session
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(UserError, match="from the Hub: no route to host; or give --data") as error:
-        cls().samples(source)
-    assert "\n" not in str(error.value)
+    http = import_module(type(get_session()).__module__.partition(".")[0])
+    missing = datasets.exceptions.DatasetNotFoundError
+    for failure in (ConnectionError, missing, http.ConnectError, http.ReadTimeout):
+
+        def offline(*_, failure=failure, **__):
+            raise failure("no route\nto host")
+
+        monkeypatch.setattr(datasets, "load_dataset", offline)
+        told = f"cannot load '{cls.corpus.name}' from the Hub: no route to host; or give --data"
+        with pytest.raises(UserError, match=told) as error:
+            cls().samples(source)
+        assert "\n" not in str(error.value)
 
 
 def test_what_a_user_is_told(tmp_path):
