@@ -211,15 +211,21 @@ def check_splits(subject: TaskSubject) -> str:
         raise Skipped(f"no training questions: {error}") from None
     if train.fingerprint == subject.found.fingerprint:
         raise Skipped("samples() does not look at the split: there is nothing to train on")
-    task = subject.task
-    known = {text for sample in train.samples for text in turns_of(task, sample)}
+    known = {text for sample in train.samples for text in _asked(subject.task, sample)}
     # Of a conversation every turn: one such as "Make it shorter." may follow many questions.
     both = [
-        sample.id for sample in subject.found.samples if known.issuperset(turns_of(task, sample))
+        sample.id
+        for sample in subject.found.samples
+        if known.issuperset(_asked(subject.task, sample))
     ]
     if both:
         raise Failed(f"{len(both)} questions of the test are in training too, such as {both[0]}")
     return f"{len(train.samples)} training questions, none of them in the test"
+
+
+def _asked(task: Task, sample: Sample) -> list[str]:
+    """Return each turn; or the whole prompt, for a question may be asked of several databases."""
+    return turns_of(task, sample) if isinstance(task, ChatTask) else [sample.prompt]
 
 
 # Every check, with those whose failure makes it pointless.
