@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import KINDS, tiny_model
+from families import write_checkpoint
 from test_exactness import decode
 
 from cllm_bench import lean_layers
@@ -79,13 +80,18 @@ def test_compiled_passes_agree_with_the_eager_engine(kind, prompts, traced):
                 session.keep(rows)
 
 
-def test_all_layers_share_what_was_compiled(traced):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_layers_share_what_was_compiled(traced, dtype):
     """For one row and for more, whatever their number and the layer."""
     from torch._dynamo.utils import counters
 
     counters.clear()
     for seed in range(2):
-        compiled = session_of(make_lean(tiny_model("llama", seed=seed)), compiled=True)
+        model = tiny_model("llama", seed=seed)
+        for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+        compiled = session_of(make_lean(model.to(dtype)), compiled=True)
         compiled.prefill(torch.arange(5))
         for rows in (1, 2, 4, 16, 32):
             compiled.forward([3] * rows)
@@ -224,6 +230,16 @@ def test_a_capture_within_a_reply_is_not_timed(tiny):
 def test_the_engine_needs_a_gpu(engine):
     with pytest.raises(UserError, match=f"--engine {engine} captures CUDA graphs"):
         Runtime("cpu", engine=engine).resolve()
+
+
+def test_a_run_is_compiled_or_refused(tmp_path):
+    """Never called compiled where nothing is."""
+    runtime = Runtime("cpu", "bfloat16", engine="compiled", threads=1)
+    known = find_family(str(write_checkpoint(tmp_path / "llama")), runtime=runtime)
+    assert isinstance(known.session("target"), GraphSession)
+    other = find_family(str(write_checkpoint(tmp_path / "gpt2", "gpt2")), runtime=runtime)
+    with pytest.raises(UserError, match=r"'target' .*gpt2'. has none; use --engine graph"):
+        other.session("target")
 
 
 @pytest.mark.gpu
