@@ -226,6 +226,21 @@ def test_a_capture_within_a_reply_is_not_timed(tiny):
     assert len(calls) == 6  # a lead with a capture, a reply
 
 
+def test_a_gpu_that_is_named_becomes_the_current_one(monkeypatch):
+    """Streams and graphs belong to the current device, wherever the weights are."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert Runtime("cuda:1", engine="graph", threads=1).resolve().device == "cuda:1"
+    assert chosen == ["cuda:1"]
+    Runtime("cuda", threads=1).resolve()
+    Runtime("cpu", threads=1).resolve()
+    with pytest.raises(UserError, match="'cuda:2' is not on this machine"):
+        Runtime("cuda:2", threads=1).resolve()
+    assert chosen == ["cuda:1"]
+
+
 @pytest.mark.parametrize("engine", ["graph", "compiled"])
 def test_the_engine_needs_a_gpu(engine):
     with pytest.raises(UserError, match=f"--engine {engine} captures CUDA graphs"):
