@@ -201,6 +201,16 @@ def test_a_model_that_cannot_be_captured_is_told(llama):
         graph.forward([1])
 
 
+def test_a_capture_without_memory_is_no_fault_of_the_engine(llama):
+    def refuse(run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph.prefill(torch.arange(5))
+    with pytest.raises(torch.OutOfMemoryError):
+        graph.forward([1])
+
+
 def test_a_capture_within_a_reply_is_not_timed(tiny):
     """A method is asked again where its time holds a capture, not where only the lead does."""
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())

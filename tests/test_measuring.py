@@ -14,7 +14,7 @@ from families import cli, rows
 from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from cllm_bench import answering, machine_watch, roofline
+from cllm_bench import answering, machine_watch, pass_clock, roofline
 from cllm_bench.answering import Answering
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
@@ -384,6 +384,29 @@ def test_the_copy_bandwidth_is_that_of_large_copies():
     found = roofline.copy_bandwidth("cpu")
     assert 1e8 < found < 1e13
     assert roofline.copy_bandwidth("cpu") == found  # measured once a process
+
+
+def refuse_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_without_room_the_copy_is_not_measured(monkeypatch):
+    full = SimpleNamespace(ones=refuse_memory, OutOfMemoryError=torch.OutOfMemoryError)
+    monkeypatch.setattr(roofline, "torch", full)
+    assert roofline.copy_bandwidth.__wrapped__("cuda") is None
+
+
+def test_without_room_for_passes_alone_a_run_still_ends(monkeypatch, tmp_path, command):
+    monkeypatch.setattr(pass_clock, "time_passes", refuse_memory)
+    monkeypatch.setattr(roofline, "copy_bandwidth", lambda _: None)
+    asked = ["--method", "jacobi", "--data", tmp_path, "--limit", 2, "--repeats", 1]
+    assert cli(monkeypatch, *command, *asked, "--output", tmp_path / "out") == 0
+    found = summaries(tmp_path / "out")["jacobi"]
+    assert found["predicted_speedup"] is None
+    assert found["bandwidth_share"] is None
+    assert found["speedup"] > 0
+    assert "jacobi" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert ResultFolder.read(tmp_path / "out").pass_times == []
 
 
 def test_a_weak_baseline_is_told():
