@@ -1,9 +1,11 @@
 """What surrounds the times: a second baseline, a watched machine, passes alone, memory's roof."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -276,6 +278,40 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine):
     assert len({id(decoder.session) for decoder in bound}) == len(bound)
     assert answering.ask(cells[0], longest).generation is not None
     assert not answering.prepare("another task", longest)  # its own warm-up
+
+
+def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny):
+    """Also what holds itself, as a hook on a model does: memory must never hold both."""
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    bound, alive = [], []
+
+    class Method(Autoregressive):
+        def bind(self, _):
+            alive.append(sum(each() is not None for each in bound))
+            decoder = super().bind(family)
+            decoder.itself = decoder
+            bound.append(weakref.ref(decoder))
+            return decoder
+
+    cell = SimpleNamespace(label="ar", method=Method())
+    answering = Answering(SimpleNamespace(cells=[cell], family=family), Clock())
+    longest = Asked(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)  # nothing is collected by chance
+    try:
+        assert sum(answering.prepare("counting", longest) for _ in range(30)) == 1
+    finally:
+        gc.set_threshold(*thresholds)
+    assert alive == [0, 0]
+
+
+def test_memory_is_the_whole_run_s():
+    used = manifest(cell("ar"), cell("jacobi"))
+    found = [row("ar", "q0"), row("jacobi", "q0")]
+    assert "peak memory is" not in markdown([(used, summarise(used, found))])
+    found[1] = replace(found[1], peak_memory_bytes=5)
+    text = markdown([(used, summarise(used, found))])
+    assert text.count("weights and caches of the other methods are in it") == 1
 
 
 SHAPES = [
