@@ -17,6 +17,7 @@ from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from cllm_bench import answering, machine_watch, pass_clock, roofline
+from cllm_bench import manifest as manifest_module
 from cllm_bench.answering import Answering
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
@@ -143,7 +144,31 @@ def test_a_hot_processor_is_told(tmp_path):
     assert watch.lap().slowed == ()
 
 
-def test_the_driver_says_why_a_gpu_is_slow(monkeypatch):
+@pytest.fixture
+def cards(monkeypatch):
+    """Two cards that the driver counts otherwise than CUDA does."""
+    found = {"cuda": "11aa", "cuda:0": "11aa", "cuda:1": "00bb"}
+
+    def properties(device):
+        return SimpleNamespace(name="H100", total_memory=80, uuid=found[device])
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+
+
+def test_the_manifest_describes_the_card_that_is_used(monkeypatch, cards):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="580.1\n")
+
+    monkeypatch.setattr(manifest_module.subprocess, "run", run)
+    found = manifest_module.machine("cuda:1")
+    assert found["driver"] == "580.1"
+    assert [command[:3] for command in asked] == [("nvidia-smi", "-i", "GPU-00bb")] * 2
+
+
+def test_the_driver_says_why_a_gpu_is_slow(monkeypatch, cards):
     asked = []
 
     def run(command, **_):
@@ -154,9 +179,10 @@ def test_the_driver_says_why_a_gpu_is_slow(monkeypatch):
 
     monkeypatch.setattr(machine_watch.subprocess, "run", run)
     assert gpu_slowed("cuda:1") == ("power cap", "too hot (hardware)")
-    assert asked[0][2] == "1"
+    assert asked[0][:3] == ("nvidia-smi", "-i", "GPU-00bb")
     watch = MachineWatch("cuda")
     assert watch.lap().slowed == ("power cap", "too hot (hardware)")
+    assert asked[-1][2] == "GPU-11aa"
     count = len(asked)
     watch.lap()
     assert len(asked) == count  # the driver is not asked at every lap
