@@ -106,6 +106,7 @@ class Answering:
         self._rounds = 1
         self._decoders.clear()  # before, so that memory never holds both
         self._plan.family.drop_parts()
+        gc.collect()  # a decoder may hold what holds it, and with it its weights
         self._decoders = self._bound()
         for cell in self._plan.cells:
             self.ask(cell, asked)

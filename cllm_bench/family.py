@@ -144,12 +144,22 @@ class ModelFamily:
             )
 
     def session(self, role: str) -> Session:
-        """Return a new session on a role's weights."""
+        """Return a new session on a role's weights.
+
+        Raises:
+            UserError: As for `model`, or the engine is to fuse layers, and it can fuse none.
+        """
         model = self.model(role)
         if self.runtime.engine != "eager":
             from cllm_bench.graphs import GraphSession
+            from cllm_bench.lean_layers import lean_layers
 
             compiled = self.runtime.engine == "compiled"
+            if compiled and not lean_layers(model):
+                raise UserError(
+                    f"--engine compiled fuses layers of the Llama kind, and '{role}' "
+                    f"('{self.checkpoint(role).location}') has none; use --engine graph"
+                )
             return GraphSession(
                 model, self.captures, role=role, passes=self._passes, compiled=compiled
             )

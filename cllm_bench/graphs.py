@@ -139,6 +139,8 @@ class GraphSession(Session):
         graph.write([0] * rows, self.length, None, None)
         try:
             graph.replay = self._capture(graph.run)
+        except torch.OutOfMemoryError:
+            raise  # another engine would not find more
         except RuntimeError as error:
             text = str(error).splitlines()[0]
             raise UserError(

@@ -21,7 +21,7 @@ replaced where its parts are exactly these, and where it agrees on random inputs
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache as once
 from typing import Any, NamedTuple
@@ -40,6 +40,32 @@ _ROWS = (1, 2, 16)
 _ROUNDINGS = 8
 # Variants of one function that torch.compile may make: a model has two, one of them for one row.
 _VARIANTS = 64
+
+
+def _rounded_rms_norm(states: Tensor, _: Any, weight: Tensor, epsilon: float) -> Tensor:
+    """Return what transformers' norm of Llama returns, (B, T, H); called as `rms_norm` is."""
+    wide = states.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * wide.to(states.dtype)
+
+
+class RoundedRMSNorm(nn.RMSNorm):
+    """A norm that rounds to the states' type before it multiplies by its weight, and again then.
+
+    It computes, to the last bit and in every precision, what the norms of Llama compute.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the states, normed: (B, T, H), as they are."""
+        assert self.eps is not None
+        return _rounded_rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+# Norms that layers may have, and their formulas; the fastest first.
+NORMS: Mapping[type[nn.RMSNorm], Callable[..., Tensor]] = {
+    nn.RMSNorm: rms_norm,
+    RoundedRMSNorm: _rounded_rms_norm,
+}
 
 
 @torch.no_grad()
@@ -73,7 +99,7 @@ def _lean(layer: nn.Module) -> LeanLayer | None:
     norms = (parts["input_layernorm"], parts["post_attention_layernorm"])
     known = (
         all(type(product) is nn.Linear for product in products)
-        and all(type(norm) is nn.RMSNorm for norm in norms)
+        and all(type(norm) in NORMS for norm in norms)
         and len(dict(attention.named_children())) == len(_PROJECTIONS)
         and dict(mlp.named_children()).keys() == {*_GATED, "act_fn"}
         and len({product.bias is None for product in products[:3] if product}) == 1
@@ -119,7 +145,7 @@ class LeanLayer:
         self._down = (mlp.down_proj.weight, mlp.down_proj.bias)
         self._activation = mlp.act_fn
         self._norms = tuple(
-            (norm.normalized_shape, norm.weight, norm.eps)
+            (NORMS[type(norm)], (norm.normalized_shape, norm.weight, norm.eps))
             for norm in (layer.input_layernorm, layer.post_attention_layernorm)
         )
 
@@ -160,6 +186,12 @@ class LeanLayer:
         return self.parts.behind(hidden_states, mixed, after, products, self._activation)
 
 
+def lean_layers(model: PreTrainedModel) -> list[LeanLayer]:
+    """Return the passes of the layers that `fuse_layers` made lean."""
+    passes = [layer.__dict__.get("forward") for layer in _layers(model)]
+    return [found for found in passes if isinstance(found, LeanLayer)]
+
+
 @contextmanager
 def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
     """Let lean layers run what torch.compile makes of them; all layers of a model share it.
@@ -169,8 +201,7 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
     """
     import torch._dynamo.config as dynamo  # slow to import, and seldom needed
 
-    passes = [layer.__dict__.get("forward") for layer in _layers(model)]
-    lean = [found for found in passes if isinstance(found, LeanLayer)]
+    lean = lean_layers(model)
     for found in lean:
         found.parts = _compiled_parts()
     try:
@@ -187,7 +218,7 @@ def _compiled_parts() -> Parts:
     return Parts(torch.compile(before, fullgraph=True), torch.compile(behind, fullgraph=True))
 
 
-_Norm = tuple[Any, Tensor, float]  # its shape, weight and epsilon
+_Norm = tuple[Callable[..., Tensor], tuple[Any, Tensor, float]]  # formula; shape, weight, epsilon
 _Product = tuple[Tensor, Tensor | None]  # its weight and bias
 
 
@@ -201,7 +232,8 @@ def _before_attention(
     sine: Tensor,  # (B, T, head size)
 ) -> tuple[Tensor, Tensor]:
     """Return queries and keys, rotated, and values; each (B, heads, T, head size)."""
-    mixed = linear(rms_norm(states, *norm), *product)
+    normed, details = norm
+    mixed = linear(normed(states, *details), *product)
     heads = mixed.view(*states.shape[:2], -1, head).transpose(1, 2)
     return _rotate(heads[:, :rotated], cosine, sine), heads[:, rotated:]
 
@@ -216,7 +248,8 @@ def _behind_attention(
     """Return the layer's output, (B, T, H)."""
     out, gate_up, down = products
     states = states + linear(mixed, *out)
-    gate, up = linear(rms_norm(states, *norm), *gate_up).chunk(2, -1)
+    normed, details = norm
+    gate, up = linear(normed(states, *details), *gate_up).chunk(2, -1)
     return states + linear(activation(gate) * up, *down)
 
 
@@ -234,14 +267,18 @@ def _rotate(
 
 
 def _joined(*products: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Return the weight and bias of all products at once, and make theirs views of it."""
-    weight = torch.cat([product.weight for product in products])
-    start = 0
-    for product in products:
-        product.weight.data = weight[start : start + product.out_features]
-        start += product.out_features
+    """Return the weight and bias of all products at once, and make theirs views of them."""
     biases: list[Tensor] = [product.bias for product in products if product.bias is not None]
-    return weight, torch.cat(biases) if len(biases) == len(products) else None
+    weight = _in_one_piece([product.weight for product in products])
+    return weight, _in_one_piece(biases) if len(biases) == len(products) else None
+
+
+def _in_one_piece(parts: Sequence[Tensor]) -> Tensor:
+    """Lay tensors out behind each other: what is loaded into one later is in the whole too."""
+    whole = torch.cat(list(parts))
+    for part, view in zip(parts, torch.split(whole, [len(part) for part in parts]), strict=True):
+        part.data = view
+    return whole
 
 
 def _agrees(layer: nn.Module, lean: Callable[..., Tensor], rows: int) -> bool:

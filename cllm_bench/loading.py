@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -41,10 +43,11 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     """Load a causal model for inference, and make its pass lean.
 
     Raises:
-        UserError: There is no such checkpoint, or its cache cannot roll back.
+        UserError: As for `load_weights`, or its cache cannot roll back.
     """
-    model = make_lean(load_weights(checkpoint, runtime).eval())
-    refuse_behaviour(model, checkpoint.location)
+    model = load_weights(checkpoint, runtime).eval()
+    with _room(checkpoint, runtime):
+        refuse_behaviour(make_lean(model), checkpoint.location)
     return model
 
 
@@ -52,7 +55,8 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     """Load a causal model as transformers has it, to be trained.
 
     Raises:
-        UserError: There is no such checkpoint, it is not whole, or its cache cannot roll back.
+        UserError: There is no such checkpoint, it is not whole, its cache cannot roll back, or it
+            does not fit into the device's memory.
     """
     where = {"pretrained_model_name_or_path": checkpoint.location, "revision": checkpoint.revision}
     try:
@@ -65,12 +69,27 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
             attn_implementation=runtime.attention,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
         raise _cannot_load("model", checkpoint, error) from None
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
-    return model.to(runtime.device)
+    with _room(checkpoint, runtime):
+        return model.to(runtime.device)
+
+
+@contextmanager
+def _room(checkpoint: Checkpoint, runtime: Runtime) -> Iterator[None]:
+    """Tell in one line that a model does not fit into the device's memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"'{checkpoint.location}' does not fit into the memory of {runtime.device} in "
+            f"{runtime.dtype}; name a smaller model or another --device"
+        ) from None
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
@@ -86,7 +105,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
 
 
 def _cannot_load(what: str, checkpoint: Checkpoint, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(f"cannot load the {what} of '{checkpoint.location}': {reason}")
 
 
@@ -209,7 +228,7 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
         session.forward([ids[2], ids[3], ids[5]])
         session.keep(2)
         again = session.forward(ids[4:]).logits[-1].float()
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -112,11 +112,21 @@ class _Counters(NamedTuple):
     throttled: int
 
 
+def driver_name(device: str) -> str:
+    """Return what nvidia-smi knows a CUDA device as, such as `GPU-8a5e…`.
+
+    Indices are no names: CUDA counts the cards that it is allowed to see, in an order of its own.
+    """
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
 def gpu_slowed(device: str) -> tuple[str, ...]:
     """Ask the driver why a GPU is slower than it could be; nothing where it does not say."""
-    index = device.partition(":")[2] or "0"
+    card = driver_name(device)
     for field in ("clocks_event_reasons.active", "clocks_throttle_reasons.active"):
-        command = ("nvidia-smi", "-i", index, f"--query-gpu={field}", "--format=csv,noheader")
+        command = ("nvidia-smi", "-i", card, f"--query-gpu={field}", "--format=csv,noheader")
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             mask = int(done.stdout.strip(), 16)

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cllm_bench.machine_watch import driver_name
 from cllm_bench.runtime import cores
 
 PACKAGES = ("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
@@ -53,15 +54,14 @@ def machine(device: str) -> dict[str, Any]:
         import torch
 
         properties = torch.cuda.get_device_properties(device)
+        asked = ("nvidia-smi", "-i", driver_name(device), "--format=csv,noheader")
         found |= {
             "gpu": properties.name,
             "gpu_memory_bytes": properties.total_memory,
             "cuda": torch.version.cuda,
-            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "driver": _output(*asked, "--query-gpu=driver_version"),
             "clocks_and_throttling": _output(
-                "nvidia-smi",
-                "--query-gpu=clocks.sm,clocks.mem,clocks_event_reasons.active,power.draw",
-                "--format=csv,noheader",
+                *asked, "--query-gpu=clocks.sm,clocks.mem,clocks_event_reasons.active,power.draw"
             ),
         }
     return found

@@ -29,7 +29,7 @@ class Profile:
         outside: Share of autoregressive decoding's time outside the model's forward passes.
         weight_bytes: Weights that a pass reads.
         cache_bytes_per_token: Keys and values that a pass reads of each committed token.
-        copy_bandwidth: Bytes a second of a large copy.
+        copy_bandwidth: Bytes a second of a large copy; None where there was no room for one.
     """
 
     model: str
@@ -41,14 +41,14 @@ class Profile:
     outside: float
     weight_bytes: int
     cache_bytes_per_token: int
-    copy_bandwidth: float
+    copy_bandwidth: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
         return asdict(self)
 
-    def bandwidth_share(self, context: int) -> float:
-        """Return the bytes a second of a pass of one row over what a copy moves.
+    def bandwidth_share(self, context: int) -> float | None:
+        """Return the bytes a second of a pass of one row over what a copy moves, if that is known.
 
         Raises:
             ValueError: No such context was measured.
@@ -56,7 +56,7 @@ class Profile:
         single = self.seconds[self.contexts.index(context)][0]
         assert single is not None
         moved = self.weight_bytes + context * self.cache_bytes_per_token
-        return moved / single / self.copy_bandwidth
+        return None if self.copy_bandwidth is None else moved / single / self.copy_bandwidth
 
 
 def markdown(profile: Profile, manifest: Mapping[str, Any]) -> str:
@@ -94,8 +94,8 @@ def markdown(profile: Profile, manifest: Mapping[str, Any]) -> str:
             ],
         ),
         f"A pass reads {profile.weight_bytes / 1e6:,.1f} MB of weights and "
-        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB for each cached token; a large copy moves "
-        f"{profile.copy_bandwidth / 1e9:.3g} GB/s here, read and written bytes both counted. "
+        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB for each cached token; a large copy "
+        f"{_copied(profile.copy_bandwidth)}. "
         f"Outside the model's passes autoregressive decoding spends "
         f"{formats.share(profile.outside)} of its time.",
         "## Conditions",
@@ -119,6 +119,12 @@ def _gains(profile: Profile) -> list[list[str]]:
         ]
         lines.append([str(rows), *gains, f"{seconds / single:.2f}"])
     return lines
+
+
+def _copied(bandwidth: float | None) -> str:
+    if bandwidth is None:
+        return "found no room in the device's memory"
+    return f"moves {bandwidth / 1e9:.3g} GB/s here, read and written bytes both counted"
 
 
 def _ms(seconds: float | None) -> str:

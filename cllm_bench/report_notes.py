@@ -186,7 +186,7 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
 
 
 def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
-    """Warn of what disturbed the run: other programs, a processor that slowed down, a weak row."""
+    """Say what the machine did: other programs, memory, a processor that slowed, a weak row."""
     for manifest, own in _by_run(lines):
         loads = [s["foreign_load"] for s in own if s["foreign_load"] is not None]
         cores = manifest["machine"].get("cores")
@@ -194,6 +194,11 @@ def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
             yield (
                 f"**other programs ran beside this**: they kept {max(loads):.1f} of {cores} cores "
                 "busy on average; speeds are those of a shared machine"
+            )
+        if any(s["peak_memory_bytes"] for s in own):
+            yield (
+                "peak memory is all that the run held on the device while the method decoded: "
+                "weights and caches of the other methods are in it"
             )
         reasons = dict.fromkeys(reason for s in own for reason in s["slowed"])
         if reasons:

@@ -13,13 +13,17 @@ REPEATS = 7
 
 
 @cache
-def copy_bandwidth(device: str) -> float:
+def copy_bandwidth(device: str) -> float | None:
     """Return the bytes per second that a large copy moves, read and written ones both counted.
 
-    The best of several: a roof is what the machine can do. On a CPU with the run's threads.
+    The best of several: a roof is what the machine can do. On a CPU with the run's threads. None
+    where the device's memory has no room for it.
     """
-    source = torch.ones(COPIED_BYTES // 4, device=device)
-    target = torch.zeros_like(source)
+    try:
+        source = torch.ones(COPIED_BYTES // 4, device=device)
+        target = torch.zeros_like(source)
+    except torch.OutOfMemoryError:
+        return None
     best = float("inf")
     for _ in range(REPEATS):
         _wait(device)

@@ -45,7 +45,8 @@ class Row:
         first_difference: Index of the first token that differs from it.
         repetitive: The reply degenerated into a loop.
         counters: The method's mechanism figures.
-        peak_memory_bytes: Measured for this method alone.
+        peak_memory_bytes: The most of the device's memory that the process had allocated while it
+            decoded: the weights and caches of the run's other methods are in it.
         pass_shapes: Passes by shape, those of the prefill left out: see `pass_times.Shape`.
         foreign_load: Cores that other programs kept busy while its round was measured.
         slowed: Why the processor or GPU ran slower then than it could, if it did.

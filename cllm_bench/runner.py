@@ -100,11 +100,16 @@ class Runner:
         return write_summary(self.folder)
 
     def _time_passes(self, plan: TaskPlan, turns: int, *, again: bool) -> None:
-        """Time by itself every shape of pass that was run, at the task's usual context."""
+        """Time by itself every shape of pass that was run, at the task's usual context.
+
+        Where memory has no room for that beside the methods' own sessions, nothing is measured.
+        """
         known = () if again else self.folder.pass_times
         shapes = missing_shapes(self.folder.rows, plan.label, known)
         if not shapes:
             return
+        import torch
+
         from cllm_bench.pass_clock import time_passes
 
         if not again:
@@ -114,7 +119,10 @@ class Runner:
         context = round(
             statistics.median(row.prompt_tokens + len(row.token_ids) / 2 for row in own)
         )
-        found = time_passes(self._plan.family, shapes, context, self._clock, turns)
+        try:
+            found = time_passes(self._plan.family, shapes, context, self._clock, turns)
+        except torch.OutOfMemoryError:
+            return
         passes = turns * TURN
         for shape, seconds in found.items():
             self.folder.append_pass_time(

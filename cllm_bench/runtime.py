@@ -36,7 +36,7 @@ class Runtime:
     threads: int = 0
 
     def resolve(self) -> Runtime:
-        """Replace every `auto` by what it means on this machine, and set the threads.
+        """Replace every `auto` by what it means on this machine, and set device and threads.
 
         Raises:
             UserError: An unknown dtype, or a device that is not here.
@@ -61,6 +61,8 @@ class Runtime:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
         threads = self.threads or max(1, cores() // processes_here())
         torch.set_num_threads(threads)
+        if ":" in device:
+            torch.cuda.set_device(device)  # a graph is captured on the current one
         return replace(self, device=device, dtype=dtype, threads=threads)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ class Verdict(NamedTuple):
     """How an output compares with the baseline's on the same checkpoint.
 
     Attributes:
-        kind: `tie` means that the two tokens at the first difference are the model's two best, and
-            closer together than rounding can tell apart.
+        kind: `tie` means that of the two tokens at the first difference either may be the model's
+            choice: rounding cannot tell them apart from the best.
         first_difference: Index of the first token that differs; none where all agree.
     """
 
@@ -70,14 +72,44 @@ def _tied(
     sampling: Sampling,
     tokens: set[int],
 ) -> bool:
+    """Tell whether the model may choose each token, if its logits are right up to rounding.
+
+    Whatever is certain to be in the nucleus competes; what may be outside may also not.
+    """
     import torch
 
     from cllm_bench.sampling import Chooser
 
-    scores = Chooser(sampling, logits.device).scores(logits, place)[0]
-    best = scores.float().topk(2)
-    if tokens != set(best.indices.tolist()):
-        return False
-    gap = float(best.values[0] - best.values[1])
-    scale = float(logits.float().abs().max()) / (sampling.temperature or 1.0)
-    return gap <= TIE_ROUNDINGS * torch.finfo(logits.dtype).eps * scale
+    whole = replace(sampling, top_p=1.0)
+    scores = Chooser(whole, logits.device).scores(logits, place)[0].double()
+    scaled = logits[0].double() / (sampling.temperature or 1.0)
+    tolerance = TIE_ROUNDINGS * torch.finfo(logits.dtype).eps * float(scaled.abs().max())
+    possible, certain = _nucleus(scaled, sampling.top_p, tolerance)
+    least = scores.masked_fill(~certain, -torch.inf).max() - tolerance
+    return all(bool(possible[token] and scores[token] >= least) for token in tokens)
+
+
+def _nucleus(
+    scaled: Tensor,  # (V,)
+    top_p: float,
+    tolerance: float,
+) -> tuple[Tensor, Tensor]:  # (V,), (V,) bool
+    """Return the tokens that may be in the nucleus, and those that are in it however one rounds.
+
+    A token is in it where the likelier ones have a probability below top_p. Rounding may swap
+    tokens that are closer than the tolerance, and change the log odds of the likelier ones by it.
+    """
+    import torch
+
+    if top_p >= 1:
+        everything = torch.ones_like(scaled, dtype=torch.bool)
+        return everything, everything
+    own = scaled.softmax(-1)
+    rising, order = scaled.sort()
+    below = torch.cat([own.new_zeros(1), own[order].cumsum(-1)])  # of the k least likely
+    least = 1 - below[torch.searchsorted(rising, scaled + tolerance, right=True)]
+    most = 1 - below[torch.searchsorted(rising, scaled - tolerance)] - own
+    border = math.log(top_p / (1 - top_p))
+    possible = least.clamp(0, 1).logit() - tolerance < border
+    certain = most.clamp(0, 1).logit() + tolerance < border
+    return possible, certain

@@ -88,6 +88,44 @@ def test_a_hub_model_that_cannot_be_had(monkeypatch, tmp_path, command, capsys):
     assert "nobody/nothing" in lines[-1]
 
 
+def one_line(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5])
+def test_damaged_weights(monkeypatch, tmp_path, command, capsys, kept):
+    folder = write_checkpoint(tmp_path / "one")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: kept if isinstance(kept, int) else int(kept * len(whole))])
+    capsys.readouterr()
+    arguments = ["--method", "ar", "--data", tmp_path, "--model", folder]
+    assert cli(monkeypatch, *command, *arguments) == 2
+    assert f"cannot load the model of '{folder}': " in one_line(capsys)
+
+
+@pytest.mark.parametrize("step", ["moved", "made lean", "tried"])
+def test_a_model_too_large_for_the_device(monkeypatch, tmp_path, command, capsys, step):
+    import torch
+    import transformers
+
+    from cllm_bench import loading
+
+    def refuse(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    where, name = {
+        "moved": (transformers.PreTrainedModel, "to"),
+        "made lean": (loading, "make_lean"),
+        "tried": (loading, "Session"),
+    }[step]
+    monkeypatch.setattr(where, name, refuse)
+    assert cli(monkeypatch, *command, "--method", "ar", "--data", tmp_path) == 2
+    assert "does not fit into the memory of cpu in float32" in one_line(capsys)
+
+
 def test_an_output_of_another_configuration(monkeypatch, tmp_path, command, capsys):
     common = [*command, "--data", tmp_path, "--output", tmp_path / "out"]
     assert cli(monkeypatch, *common, "--method", "ar") == 0

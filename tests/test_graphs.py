@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import KINDS, tiny_model
+from families import write_checkpoint
 from test_exactness import decode
 
 from cllm_bench import lean_layers
@@ -79,13 +80,18 @@ def test_compiled_passes_agree_with_the_eager_engine(kind, prompts, traced):
                 session.keep(rows)
 
 
-def test_all_layers_share_what_was_compiled(traced):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_layers_share_what_was_compiled(traced, dtype):
     """For one row and for more, whatever their number and the layer."""
     from torch._dynamo.utils import counters
 
     counters.clear()
     for seed in range(2):
-        compiled = session_of(make_lean(tiny_model("llama", seed=seed)), compiled=True)
+        model = tiny_model("llama", seed=seed)
+        for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+        compiled = session_of(make_lean(model.to(dtype)), compiled=True)
         compiled.prefill(torch.arange(5))
         for rows in (1, 2, 4, 16, 32):
             compiled.forward([3] * rows)
@@ -195,6 +201,16 @@ def test_a_model_that_cannot_be_captured_is_told(llama):
         graph.forward([1])
 
 
+def test_a_capture_without_memory_is_no_fault_of_the_engine(llama):
+    def refuse(run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph.prefill(torch.arange(5))
+    with pytest.raises(torch.OutOfMemoryError):
+        graph.forward([1])
+
+
 def test_a_capture_within_a_reply_is_not_timed(tiny):
     """A method is asked again where its time holds a capture, not where only the lead does."""
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
@@ -220,10 +236,35 @@ def test_a_capture_within_a_reply_is_not_timed(tiny):
     assert len(calls) == 6  # a lead with a capture, a reply
 
 
+def test_a_gpu_that_is_named_becomes_the_current_one(monkeypatch):
+    """Streams and graphs belong to the current device, wherever the weights are."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert Runtime("cuda:1", engine="graph", threads=1).resolve().device == "cuda:1"
+    assert chosen == ["cuda:1"]
+    Runtime("cuda", threads=1).resolve()
+    Runtime("cpu", threads=1).resolve()
+    with pytest.raises(UserError, match="'cuda:2' is not on this machine"):
+        Runtime("cuda:2", threads=1).resolve()
+    assert chosen == ["cuda:1"]
+
+
 @pytest.mark.parametrize("engine", ["graph", "compiled"])
 def test_the_engine_needs_a_gpu(engine):
     with pytest.raises(UserError, match=f"--engine {engine} captures CUDA graphs"):
         Runtime("cpu", engine=engine).resolve()
+
+
+def test_a_run_is_compiled_or_refused(tmp_path):
+    """Never called compiled where nothing is."""
+    runtime = Runtime("cpu", "bfloat16", engine="compiled", threads=1)
+    known = find_family(str(write_checkpoint(tmp_path / "llama")), runtime=runtime)
+    assert isinstance(known.session("target"), GraphSession)
+    other = find_family(str(write_checkpoint(tmp_path / "gpt2", "gpt2")), runtime=runtime)
+    with pytest.raises(UserError, match=r"'target' .*gpt2'. has none; use --engine graph"):
+        other.session("target")
 
 
 @pytest.mark.gpu

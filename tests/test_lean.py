@@ -4,7 +4,7 @@ from conftest import KINDS, tiny_model
 from torch import nn
 
 from cllm_bench.lean import fuse_norms, make_lean, shorten_lookups
-from cllm_bench.lean_layers import fuse_layers
+from cllm_bench.lean_layers import fuse_layers, lean_layers
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -34,6 +34,42 @@ def test_layers_leave_logits_the_same_up_to_rounding(kind, prompts):
     kept = dict(model.named_parameters())
     assert kept.keys() == names.keys()
     assert all(torch.equal(kept[name], weight) for name, weight in names.items())
+
+
+def trained(kind, dtype=torch.float32, seed=0):
+    """A model whose norms and biases are not what every model begins with."""
+    model = tiny_model(kind, seed=seed)
+    for name, weight in model.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            nn.init.uniform_(weight, 0.5, 2.0)
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@torch.no_grad()
+def test_layers_are_lean_in_every_precision(kind, dtype, prompts):
+    """Norms that round twice are no reason to leave a layer as it is."""
+    model = trained(kind, dtype)
+    before = [model(prompt[None]).logits for prompt in prompts]
+    assert fuse_norms(model) == 5
+    after = [model(prompt[None]).logits for prompt in prompts]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert fuse_layers(model) == len(lean_layers(model)) == 2
+    for one, prompt in zip(before, prompts, strict=True):
+        tolerance = 16 * torch.finfo(dtype).eps * float(one.abs().max())
+        torch.testing.assert_close(model(prompt[None]).logits, one, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@torch.no_grad()
+def test_other_weights_can_be_loaded_into_a_lean_model(kind, prompts):
+    """Biases too: a recipe decodes with what its last round trained."""
+    model, other = make_lean(trained(kind)), trained(kind, seed=1)
+    model.load_state_dict(other.state_dict())
+    for prompt in prompts:
+        expected = other(prompt[None]).logits
+        torch.testing.assert_close(model(prompt[None]).logits, expected, rtol=1e-5, atol=1e-4)
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """What surrounds the times: a second baseline, a watched machine, passes alone, memory's roof."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +16,8 @@ from families import cli, rows
 from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from cllm_bench import answering, machine_watch, roofline
+from cllm_bench import answering, machine_watch, pass_clock, roofline
+from cllm_bench import manifest as manifest_module
 from cllm_bench.answering import Answering
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
@@ -141,7 +144,31 @@ def test_a_hot_processor_is_told(tmp_path):
     assert watch.lap().slowed == ()
 
 
-def test_the_driver_says_why_a_gpu_is_slow(monkeypatch):
+@pytest.fixture
+def cards(monkeypatch):
+    """Two cards that the driver counts otherwise than CUDA does."""
+    found = {"cuda": "11aa", "cuda:0": "11aa", "cuda:1": "00bb"}
+
+    def properties(device):
+        return SimpleNamespace(name="H100", total_memory=80, uuid=found[device])
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
+
+
+def test_the_manifest_describes_the_card_that_is_used(monkeypatch, cards):
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, stdout="580.1\n")
+
+    monkeypatch.setattr(manifest_module.subprocess, "run", run)
+    found = manifest_module.machine("cuda:1")
+    assert found["driver"] == "580.1"
+    assert [command[:3] for command in asked] == [("nvidia-smi", "-i", "GPU-00bb")] * 2
+
+
+def test_the_driver_says_why_a_gpu_is_slow(monkeypatch, cards):
     asked = []
 
     def run(command, **_):
@@ -152,9 +179,10 @@ def test_the_driver_says_why_a_gpu_is_slow(monkeypatch):
 
     monkeypatch.setattr(machine_watch.subprocess, "run", run)
     assert gpu_slowed("cuda:1") == ("power cap", "too hot (hardware)")
-    assert asked[0][2] == "1"
+    assert asked[0][:3] == ("nvidia-smi", "-i", "GPU-00bb")
     watch = MachineWatch("cuda")
     assert watch.lap().slowed == ("power cap", "too hot (hardware)")
+    assert asked[-1][2] == "GPU-11aa"
     count = len(asked)
     watch.lap()
     assert len(asked) == count  # the driver is not asked at every lap
@@ -278,6 +306,40 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine):
     assert not answering.prepare("another task", longest)  # its own warm-up
 
 
+def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny):
+    """Also what holds itself, as a hook on a model does: memory must never hold both."""
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    bound, alive = [], []
+
+    class Method(Autoregressive):
+        def bind(self, _):
+            alive.append(sum(each() is not None for each in bound))
+            decoder = super().bind(family)
+            decoder.itself = decoder
+            bound.append(weakref.ref(decoder))
+            return decoder
+
+    cell = SimpleNamespace(label="ar", method=Method())
+    answering = Answering(SimpleNamespace(cells=[cell], family=family), Clock())
+    longest = Asked(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)  # nothing is collected by chance
+    try:
+        assert sum(answering.prepare("counting", longest) for _ in range(30)) == 1
+    finally:
+        gc.set_threshold(*thresholds)
+    assert alive == [0, 0]
+
+
+def test_memory_is_the_whole_run_s():
+    used = manifest(cell("ar"), cell("jacobi"))
+    found = [row("ar", "q0"), row("jacobi", "q0")]
+    assert "peak memory is" not in markdown([(used, summarise(used, found))])
+    found[1] = replace(found[1], peak_memory_bytes=5)
+    text = markdown([(used, summarise(used, found))])
+    assert text.count("weights and caches of the other methods are in it") == 1
+
+
 SHAPES = [
     Shape("target", 16, False),
     Shape("my role", 13, True),
@@ -384,6 +446,29 @@ def test_the_copy_bandwidth_is_that_of_large_copies():
     found = roofline.copy_bandwidth("cpu")
     assert 1e8 < found < 1e13
     assert roofline.copy_bandwidth("cpu") == found  # measured once a process
+
+
+def refuse_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_without_room_the_copy_is_not_measured(monkeypatch):
+    full = SimpleNamespace(ones=refuse_memory, OutOfMemoryError=torch.OutOfMemoryError)
+    monkeypatch.setattr(roofline, "torch", full)
+    assert roofline.copy_bandwidth.__wrapped__("cuda") is None
+
+
+def test_without_room_for_passes_alone_a_run_still_ends(monkeypatch, tmp_path, command):
+    monkeypatch.setattr(pass_clock, "time_passes", refuse_memory)
+    monkeypatch.setattr(roofline, "copy_bandwidth", lambda _: None)
+    asked = ["--method", "jacobi", "--data", tmp_path, "--limit", 2, "--repeats", 1]
+    assert cli(monkeypatch, *command, *asked, "--output", tmp_path / "out") == 0
+    found = summaries(tmp_path / "out")["jacobi"]
+    assert found["predicted_speedup"] is None
+    assert found["bandwidth_share"] is None
+    assert found["speedup"] > 0
+    assert "jacobi" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert ResultFolder.read(tmp_path / "out").pass_times == []
 
 
 def test_a_weak_baseline_is_told():

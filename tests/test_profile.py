@@ -1,6 +1,7 @@
 """`cllm-bench profile`: measured on a tiny family, and by hand where figures are derived."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from families import cli
@@ -64,6 +65,9 @@ def test_the_report_by_hand():
     # two tokens in a pass of twice the time gain nothing; more than four do not fit in four rows
     assert ["4", "1.00×", "1.50×", "2.00×", "–", "–", "2.00"] in lines
     assert ["100", "10", "10,000", "25.0%"] in lines
+    unknown = markdown(replace(found, copy_bandwidth=None), MANIFEST)
+    assert "a large copy found no room in the device's memory" in unknown
+    assert "25.0%" not in unknown
 
 
 def test_the_command(monkeypatch, tmp_path, tiny, capsys):

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import tiny_model
@@ -38,6 +41,7 @@ def test_two_tokens_that_rounding_cannot_tell_apart_are_a_tie(dtype):
     best, second, third = Session(model).prefill(forced).logits[-1].float().topk(3).indices.tolist()
     head = model.get_output_embeddings().weight
     with torch.no_grad():
+        head[best] *= 2  # far ahead of the third, in bfloat16 too
         head[second] = head[best]  # equal rows: equal logits, up to nothing at all
     found = verdict([7, second], [7, best], PROMPT, GREEDY, lambda: Session(model))
     assert found == ("tie", 1)
@@ -54,6 +58,70 @@ def test_a_drawn_token_is_judged_with_its_noise(llama):
     assert drawn != best
     found = verdict([7, best], [7, drawn], PROMPT, sampling, lambda: Session(llama))
     assert found == ("mismatch", 1)
+
+
+def judged(logits, tokens, sampling=GREEDY):
+    """Compare two replies of one token each, which a model of these logits continues."""
+    output = SimpleNamespace(logits=logits[None])
+    session = SimpleNamespace(prefill=lambda _: output)
+    one, other = ([token] for token in tokens)
+    return verdict(one, other, PROMPT, sampling, lambda: session).kind
+
+
+def test_three_tokens_that_rounding_cannot_tell_apart_are_ties():
+    """A third pass may rank any of them first."""
+    logits = torch.tensor([10.0, 9.9375, 9.875, 9.5, -3.0], dtype=torch.bfloat16)
+    for pair in ([0, 1], [0, 2], [1, 2], [2, 1]):
+        assert judged(logits, pair) == "tie"
+    for pair in ([0, 3], [3, 2], [4, 0]):
+        assert judged(logits, pair) == "mismatch"
+    assert judged(logits.float(), [0, 1]) == "mismatch"  # no rounding of float32 is so large
+
+
+NUCLEUS = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
+
+
+def preferring(token, top_p):
+    """Return a sampling whose noise ranks a token first, and the first one second."""
+    for seed in range(1000):
+        scores = Chooser(Sampling(1.0, 1.0, seed), NUCLEUS.device).scores(NUCLEUS[None], 0)[0]
+        if scores.topk(2).indices.tolist() == [token, 0]:
+            return Sampling(1.0, top_p, seed)
+    raise AssertionError("no such seed")
+
+
+@pytest.mark.parametrize(
+    ("token", "top_p", "kind"),
+    [
+        (2, 0.75 - 1e-8, "tie"),  # the two before it just reach it
+        (2, 0.75 + 1e-8, "tie"),
+        (2, 0.74, "mismatch"),  # outside by far
+        (2, 0.76, "mismatch"),  # inside by far: the other one is wrong
+        (1, 0.75, "mismatch"),
+        (3, 0.75, "mismatch"),
+    ],
+)
+def test_a_token_at_the_border_of_the_nucleus_is_in_it_or_not(token, top_p, kind):
+    sampling = preferring(token, top_p)
+    assert judged(NUCLEUS, [token, 0], sampling) == kind
+    assert judged(NUCLEUS, [0, token], sampling) == kind
+
+
+def test_tokens_of_one_probability_may_be_swapped_at_the_border():
+    """Either of the two may be the one that is still in the nucleus."""
+    logits = torch.tensor([0.5, 0.2, 0.2, 0.1]).log()
+    for seed in range(40):
+        sampling = Sampling(1.0, 0.6, seed)
+        scores = Chooser(replace(sampling, top_p=1.0), logits.device).scores(logits[None], 0)[0]
+        best = int(scores[:3].argmax())
+        if best > 0:
+            assert judged(logits, [best, 0], sampling) == "tie"
+        assert judged(logits, [3, 0], sampling) == "mismatch"
+    cold = Sampling(1e-9, 0.6)  # so cold that the tolerance is wide
+    assert judged(torch.tensor([10.0, 8.0, 1.0]), [0, 1], cold) == "mismatch"
+    likeliest = torch.tensor([0.4, 0.4, 0.2]).log()  # one of two is the whole nucleus
+    assert judged(likeliest, [0, 1], Sampling(1.0, 0.3)) == "tie"
+    assert judged(likeliest, [0, 2], Sampling(1.0, 0.3)) == "mismatch"
 
 
 def test_first_difference():
