@@ -83,7 +83,8 @@ def _tied(
     whole = replace(sampling, top_p=1.0)
     scores = Chooser(whole, logits.device).scores(logits, place)[0].double()
     scaled = logits[0].double() / (sampling.temperature or 1.0)
-    tolerance = TIE_ROUNDINGS * torch.finfo(logits.dtype).eps * float(scaled.abs().max())
+    largest = float(scaled.nan_to_num(0.0, 0.0, 0.0).abs().max())  # -inf rules a token out
+    tolerance = TIE_ROUNDINGS * torch.finfo(logits.dtype).eps * largest
     possible, certain = _nucleus(scaled, sampling.top_p, tolerance)
     least = scores.masked_fill(~certain, -torch.inf).max() - tolerance
     return all(bool(possible[token] and scores[token] >= least) for token in tokens)
