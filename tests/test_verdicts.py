@@ -76,7 +76,7 @@ def test_three_tokens_that_rounding_cannot_tell_apart_are_ties():
     for pair in ([0, 3], [3, 2], [4, 0]):
         assert judged(logits, pair) == "mismatch"
     assert judged(logits.float(), [0, 1]) == "mismatch"  # no rounding of float32 is so large
-    ruled_out = torch.cat([logits, torch.tensor([-torch.inf])])
+    ruled_out = torch.cat([logits, logits.new_tensor([-torch.inf])])
     assert [judged(ruled_out, pair) for pair in ([0, 2], [3, 0], [5, 0])] == [
         "tie",
         "mismatch",
