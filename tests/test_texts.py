@@ -283,7 +283,7 @@ def test_validate_counts_the_built_in_texts(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     words = len(text("wiki", "test", TEST_ARTICLES).split())
     assert f"articles (built-in): a text of {words:,} words in " in shown
-    assert "100 passages to continue; template passage-v1" in shown
+    assert "40 passages to continue; template passage-v1" in shown
     assert "no sentence of it stands in the training text" in shown
 
 
