@@ -303,7 +303,7 @@ def test_cllm_refuses_settings_of_jacobi_beside_lookahead(settings):
 
 
 def test_the_defaults_settle_more_tokens_a_pass_than_jacobi_on_the_bundled_model():
-    mini = find_family("mini", runtime=CPU)
+    mini = find_family("mini-spider", runtime=CPU)
     samples = Spider().samples(Source()).samples[::25][:8]
     prompts = [torch.tensor(mini.tokenizer(sample.prompt).input_ids) for sample in samples]
 

@@ -1,4 +1,4 @@
-"""The bundled family: it answers, and every exact method gives its greedy answer."""
+"""The bundled family of all tasks: it answers, and exact methods give its greedy answers."""
 
 import json
 
@@ -6,17 +6,20 @@ import pytest
 import torch
 from test_exactness import decode
 
-from cllm_bench.contracts import Source
+from cllm_bench.chat import chat_ids
+from cllm_bench.contracts import Message, Source
 from cllm_bench.family import BUNDLED, find_family
 from cllm_bench.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
-from cllm_bench_methods.jacobi import Jacobi
 from cllm_bench_methods.medusa import Medusa
 from cllm_bench_methods.speculative import Speculative
+from cllm_bench_tasks.gsm8k import Gsm8k
+from cllm_bench_tasks.humaneval import HumanEval
 from cllm_bench_tasks.spider import Spider
 
-QUESTIONS = 24
+QUESTIONS = 8
+TASKS = {"spider": Spider(), "gsm8k": Gsm8k(), "humaneval": HumanEval()}
 
 
 @pytest.fixture(scope="module")
@@ -26,78 +29,73 @@ def family():
 
 @pytest.fixture(scope="module")
 def samples():
-    return Spider().samples(Source()).samples[:QUESTIONS]
+    return {name: task.samples(Source()).samples[:QUESTIONS] for name, task in TASKS.items()}
 
 
 @pytest.fixture(scope="module")
 def decoded(family, samples):
-    def answers(method):
-        decoder = method.bind(family)
-        prompts = [torch.tensor(family.tokenizer(sample.prompt).input_ids) for sample in samples]
-        return [decode(decoder, prompt, limit=128, stop_ids=family.stop_ids) for prompt in prompts]
-
-    return {
-        "ar": answers(Autoregressive()),
-        "block": answers(Jacobi()),
-        "sliding": answers(Jacobi(refill="sliding")),
-        "cllm-ar": answers(Cllm(decoding="ar")),
-        "cllm": answers(Cllm()),
-        "cllm-sliding": answers(Cllm(refill="sliding")),
-        "speculative": answers(Speculative()),
-        "medusa": answers(Medusa()),
+    prompts = {
+        name: [torch.tensor(family.tokenizer(sample.prompt).input_ids) for sample in asked]
+        for name, asked in samples.items()
     }
 
+    def answers(method):
+        decoder = method.bind(family)
+        return {
+            name: [decode(decoder, each, limit=256, stop_ids=family.stop_ids) for each in asked]
+            for name, asked in prompts.items()
+        }
 
-@pytest.mark.parametrize("name", ["ar", "cllm"])
-def test_it_answers(family, samples, decoded, name):
-    task = Spider()
-    replies = [
-        family.tokenizer.decode(list(found.token_ids), skip_special_tokens=True)
-        for found in decoded[name]
+    methods = {
+        "ar": Autoregressive(),
+        "speculative": Speculative(),
+        "medusa": Medusa(),
+        "cllm-ar": Cllm(decoding="ar"),
+        "cllm": Cllm(),
+    }
+    return {name: answers(method) for name, method in methods.items()}
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("method", ["ar", "cllm"])
+def test_it_answers(family, samples, decoded, method, name):
+    task, replies = TASKS[name], decoded[method][name]
+    texts = [
+        family.tokenizer.decode(list(reply.token_ids), skip_special_tokens=True)
+        for reply in replies
     ]
-    scores = [task.score(sample, [reply]) for sample, reply in zip(samples, replies, strict=True)]
-    assert sum(scores) / len(scores) >= 0.7
-    assert all(found.finish == "stop" for found in decoded[name])
+    scores = [task.score(sample, [text]) for sample, text in zip(samples[name], texts, strict=True)]
+    assert sum(scores) / len(scores) >= 0.6
+    assert all(reply.finish == "stop" for reply in replies)
 
 
+@pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize(
-    ("own", "name"),
-    [
-        ("ar", "block"),
-        ("ar", "sliding"),
-        ("ar", "speculative"),
-        ("ar", "medusa"),
-        ("cllm-ar", "cllm"),
-        ("cllm-ar", "cllm-sliding"),
-    ],
+    ("own", "method", "least"),
+    [("ar", "speculative", 3.0), ("ar", "medusa", 2.0), ("cllm-ar", "cllm", 3.5)],
 )
-def test_every_method_is_exact_and_never_takes_more_passes(decoded, own, name):
-    for plain, parallel in zip(decoded[own], decoded[name], strict=True):
-        assert parallel.token_ids == plain.token_ids
-        assert len(parallel.accept_lengths) <= len(plain.accept_lengths)
+def test_trained_methods_give_its_answers_in_fewer_passes(decoded, own, method, least, name):
+    tokens = passes = 0
+    for plain, guessed in zip(decoded[own][name], decoded[method][name], strict=True):
+        assert guessed.token_ids == plain.token_ids
+        tokens += len(guessed.token_ids) - 1
+        passes += len(guessed.accept_lengths)
+    assert tokens / passes >= least
 
 
-def test_a_sliding_window_takes_no_more_passes_in_all(decoded):
-    passes = {name: sum(len(found.accept_lengths) for found in decoded[name]) for name in decoded}
-    assert passes["sliding"] <= passes["block"] <= passes["ar"]
-
-
-def test_trained_methods_settle_several_tokens_a_pass_where_plain_jacobi_settles_one(decoded):
-    def tokens_per_pass(name):
-        kept = sum(len(found.token_ids) - 1 for found in decoded[name])
-        return kept / sum(len(found.accept_lengths) for found in decoded[name])
-
-    assert tokens_per_pass("block") < 1.3
-    assert tokens_per_pass("cllm") > 3
-    assert tokens_per_pass("speculative") > 3
-    assert tokens_per_pass("medusa") > 2.5
+def test_its_tokenizer_writes_conversations(family):
+    talk: list[Message] = [{"role": "user", "content": "Which is larger, 3 or 5?"}]
+    assert chat_ids(family.tokenizer, "checkpoint", talk) == chat_ids(
+        family.tokenizer, "plain", talk
+    )
 
 
 @pytest.mark.parametrize("role", ["target", "cllm", "draft", "medusa"])
 def test_its_log_and_settings_lie_beside_the_weights(role):
     folder = BUNDLED / "mini" / role
-    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
-    config = json.loads((folder / "training_config.json").read_text())["configuration"]
-    assert log[-1]["step"] == config["settings"]["steps"]
-    assert config["recipe"] == role
-    assert config["tasks"]["spider"]["source"] == "built-in"
+    for each in (folder, folder / "before") if role in ("target", "cllm") else (folder,):
+        lines = (each / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+        config = json.loads((each / "training_config.json").read_text(encoding="utf-8"))
+        assert json.loads(lines[-1])["step"] == config["configuration"]["settings"]["steps"]
+        assert config["configuration"]["recipe"] == role
+        assert len(config["configuration"]["tasks"]) == 6
