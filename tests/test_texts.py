@@ -304,7 +304,7 @@ def test_the_built_in_passages_are_stretches_of_the_text(manner, built):
         assert each.prompt + each.reference in content
         assert each.reference[0].isspace()
     asked = TASKS[manner]().samples(Source()).samples
-    assert [sample.id for sample in asked] == [each.id for each in built[manner, "test"][::2]]
+    assert [sample.id for sample in asked] == [each.id for each in built[manner, "test"][::5]]
 
 
 def test_texts_are_frozen(built):
