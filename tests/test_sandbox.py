@@ -1,6 +1,7 @@
 """The sandbox: verdicts, the drill of hostile programs, what holds, and what is refused."""
 
-from __future__ import annotations
+from __future__ import contextlib
+import annotations
 
 import os
 import signal
@@ -45,10 +46,11 @@ def running(box):
     """Process ids of all that the sandbox's server has started, and they in turn."""
     found, queue = [], [box._process.process_id]
     while queue:
-        for tasks in Path(f"/proc/{queue.pop()}/task").glob("*/children"):
-            children = [int(word) for word in tasks.read_text().split()]
-            found += children
-            queue += children
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end meanwhile
+            for tasks in Path(f"/proc/{queue.pop()}/task").glob("*/children"):
+                children = [int(word) for word in tasks.read_text().split()]
+                found += children
+                queue += children
     return found
 
 

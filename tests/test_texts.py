@@ -243,7 +243,7 @@ def test_real_wikitext(real_data):
     assert len(content.split()) == 241_211
     found = task.samples(source)
     assert found.notes[0].startswith("the text has 4,358 lines, and 245,569 words where the end")
-    assert (found.label, len(found.samples)) == ("WikiText-2 raw test", 100)
+    assert (found.label, len(found.samples)) == ("WikiText-2 raw test", 40)
     # The numbers of tokens that papers and guides with this protocol report.
     assert tokens(real_data, "gpt2", content) == 287_644
     assert tokens(real_data, "llama2", content) == 341_469
@@ -261,7 +261,7 @@ def test_real_ptb(real_data):
     assert len(content.split()) == 82_430 - 3_761
     found = task.samples(source)
     assert found.notes[0].startswith("the text has 3,761 lines, and 82,430 words where the end")
-    assert (found.label, len(found.samples)) == ("PTB test", 100)
+    assert (found.label, len(found.samples)) == ("PTB test", 40)
     assert tokens(real_data, "llama2", content) // 2048 == 52
 
 
