@@ -1,8 +1,8 @@
 """The sandbox: verdicts, the drill of hostile programs, what holds, and what is refused."""
 
-from __future__ import contextlib
-import annotations
+from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
