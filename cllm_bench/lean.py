@@ -1,8 +1,9 @@
 """Makes a model's forward pass lean: the same results, up to the rounding of a product.
 
-A small model spends much of a pass between its operations. Three of the reasons go away here: norms
+A small model spends much of a pass between its operations. Four of the reasons go away here: norms
 written as five operations where torch has one, layers of many small products (`lean_layers.py`),
-and the way in which modules find their own parts. All methods run on the same lean model.
+what is asked again around them (`lean_body.py`), and the way in which modules find their own parts.
+All methods run on the same lean model.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from cllm_bench.lean_body import fuse_body
 from cllm_bench.lean_layers import NORMS, fuse_layers
 
 _ROWS = (1, 2, 16, 200)
@@ -23,6 +25,7 @@ def make_lean(model: PreTrainedModel) -> PreTrainedModel:
     fuse_norms(model)
     fuse_layers(model)
     shorten_lookups(model)
+    fuse_body(model)
     return model
 
 

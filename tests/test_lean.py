@@ -3,8 +3,12 @@ import torch
 from conftest import KINDS, tiny_model
 from torch import nn
 
+from cllm_bench.attention import register
+from cllm_bench.cache import PreallocatedCache
 from cllm_bench.lean import fuse_norms, make_lean, shorten_lookups
+from cllm_bench.lean_body import LeanBody, fuse_body
 from cllm_bench.lean_layers import fuse_layers, lean_layers
+from cllm_bench.session import Session, cache_argument
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,6 +84,89 @@ def test_hidden_states_of_lean_layers_can_be_asked_for():
     found = lean(ids, output_hidden_states=True).hidden_states
     assert len(found) == len(expected)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def is_lean(model):
+    return isinstance(model.base_model.__dict__.get("forward"), LeanBody)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "plain"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lean_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, prompts):
+    register()
+    models = [tiny_model(kind, attn_implementation=kernel) for _ in range(2)]
+    for model in models:
+        fuse_norms(model)
+        fuse_layers(model)
+    assert (
+        fuse_body(models[1]) is is_lean(models[1]) is (kind in ("llama", "llama-grouped", "qwen2"))
+    )
+    assert not is_lean(models[0])
+    one, other = map(Session, models)
+    tree = torch.tensor([[True, False, False], [True, True, False], [True, False, True]])
+    with torch.inference_mode():
+        for prompt in prompts:
+            assert torch.equal(one.prefill(prompt).logits, other.prefill(prompt).logits)
+            for more in ({}, {"depth": torch.tensor([0, 1, 1]), "mask": tree}, {"hidden": True}):
+                found, expected = (each.forward([5, 9, 11], **more) for each in (one, other))
+                assert torch.equal(found.logits, expected.logits)
+                assert (found.hidden is None) is ("hidden" not in more)
+                if found.hidden is not None:
+                    assert torch.equal(found.hidden, expected.hidden)
+            found, expected = (each.forward([7]) for each in (one, other))
+            assert torch.equal(found.logits, expected.logits)
+
+
+@torch.no_grad()
+def test_what_a_lean_body_does_not_do_the_models_own_does():
+    """No cache, another cache, embeddings, all states, or rows behind others without a mask."""
+    plain, lean = tiny_model("llama"), tiny_model("llama")
+    for model in (plain, lean):
+        fuse_norms(model)
+        fuse_layers(model)
+    assert fuse_body(lean)
+    ids = torch.arange(9)[None]
+    name = cache_argument(plain)
+    for given in (
+        {"input_ids": ids},
+        {"input_ids": ids, "use_cache": False},
+        {"input_ids": ids, "output_hidden_states": True},
+        {"inputs_embeds": plain.model.embed_tokens(ids)},
+        {"input_ids": ids, "attention_mask": torch.tensor([[0] * 4 + [1] * 5])},
+    ):
+        assert torch.equal(plain(**given).logits, lean(**given).logits)
+    logits = []
+    for model in (plain, lean):
+        cache = PreallocatedCache(2, 16)
+        positions = torch.arange(9)[None]
+        model(ids[:, :4], **{name: cache}, position_ids=positions[:, :4])
+        cache.commit(4)
+        logits += [model(ids[:, 4:], **{name: cache}, position_ids=positions[:, 4:]).logits]
+    assert torch.equal(*logits)
+    torch.testing.assert_close(logits[0], plain(ids).logits[:, 4:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["another part", "a layer that is not lean", "other formula"])
+@torch.no_grad()
+def test_a_body_that_is_something_else_stays(change):
+    model = tiny_model("llama")
+    if change == "a layer that is not lean":
+        model.model.layers[1].mlp.up_proj = nn.Sequential(model.model.layers[1].mlp.up_proj)
+    fuse_norms(model)
+    fuse_layers(model)
+    if change == "another part":
+        model.model.another = nn.Identity()
+    elif change == "other formula":
+        own = model.model.forward
+
+        def scaled(**given):
+            output = own(**given)
+            output.last_hidden_state = 1.5 * output.last_hidden_state
+            return output
+
+        model.model.forward = scaled
+    assert not fuse_body(model)
+    assert not is_lean(model)
 
 
 def test_a_joined_product_takes_no_more_memory():
