@@ -7,12 +7,13 @@ import statistics
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cllm_bench.cells import Cell
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Decoder, LibraryDecoder
 from cllm_bench.errors import UserError
 from cllm_bench.generate import Generation, generate
 from cllm_bench.orders import balanced_orders
-from cllm_bench.plan import Cell, RunPlan
+from cllm_bench.plan import RunPlan
 from cllm_bench.questions import Asked
 
 WARM_UP_RUNS = 3  # to a median
@@ -20,8 +21,9 @@ WARM_UP_MEDIANS = 8  # at most
 WARM_UP_AGREEMENT = 0.1  # relative
 WARM_UP_TOKENS = 32
 CAPTURE_TRIES = 5  # a method may run other shapes when asked again; few do
-ROUNDS_TO_A_BINDING = 20
-LEAD_TOKENS = 4
+ROUNDS_TO_A_BINDING = 20  # at least
+BINDINGS = 16  # of a task, about, where it has many rounds
+LEAD_TOKENS = 2  # the prompt's pass, and one behind it
 
 
 class Answer(NamedTuple):
@@ -85,12 +87,13 @@ class Answering:
         """Tell whether a task's questions have been asked before."""
         return task in self._warm
 
-    def prepare(self, task: str, longest: Asked) -> bool:
+    def prepare(self, task: str, longest: Asked, rounds: int) -> bool:
         """Prepare for a round of a task: warm up, or bind anew where that is due.
 
         Args:
             task: Its label.
             longest: The longest of its questions.
+            rounds: That it has in all.
 
         Returns:
             Whether they were bound anew: a pause, in which other things can be measured.
@@ -101,7 +104,8 @@ class Answering:
             self._warm.add(task)
             self._settle(asked)
             return False
-        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
+        spacing = max(ROUNDS_TO_A_BINDING, rounds // BINDINGS)
+        if self._rounds <= spacing or self._plan.family.runtime.engine != "eager":
             return False
         self._rounds = 1
         self._decoders.clear()  # before, so that memory never holds both
@@ -109,7 +113,7 @@ class Answering:
         gc.collect()  # a decoder may hold what holds it, and with it its weights
         self._decoders = self._bound()
         for cell in self._plan.cells:
-            self.ask(cell, asked)
+            self.ask(cell, asked._replace(limit=min(LEAD_TOKENS, asked.limit)))
         return True
 
     def _settle(self, asked: Asked) -> None:

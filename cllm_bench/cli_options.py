@@ -49,7 +49,8 @@ Seed = Annotated[int, typer.Option(help="Of order, replies drawn and statistics.
 NoiseFloor = Annotated[
     bool,
     typer.Option(
-        help="Measure the baseline twice (A/A), to show how far apart equal methods come out."
+        help="Measure the baseline twice (A/A), on up to 50 questions of a task, to show how far "
+        "apart equal methods come out."
     ),
 ]
 Checkpoint = Annotated[str, typer.Option(help="The role whose weights are timed.")]

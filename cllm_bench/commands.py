@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from rich.console import Console
 
+from cllm_bench.cells import Cell, plan_cells
 from cllm_bench.contracts import Sampling, Task
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
-from cllm_bench.plan import Cell, RunPlan, plan_cells, plan_task
+from cllm_bench.plan import RunPlan, plan_task
 from cllm_bench.processes import is_main
 from cllm_bench.progress import LiveProgress
 from cllm_bench.registry import Registry

@@ -1,4 +1,4 @@
-"""What a run will do, settled before any of it is done: cells, questions, order, configuration."""
+"""What a run will do, settled before any of it is done: questions, order, configuration."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import dataclasses
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from cllm_bench.cells import Cell
 from cllm_bench.contracts import (
     ChatTask,
-    Exactness,
-    Method,
     Sample,
     SampleSet,
     Sampling,
@@ -27,41 +27,12 @@ from cllm_bench.family import ModelFamily
 from cllm_bench.judge import JudgedTask
 from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
 from cllm_bench.orders import balanced_orders
-from cllm_bench.registry import Registry
 from cllm_bench.results import row_key
 from cllm_bench.rows import draw_ids, question_of
-from cllm_bench.settings import Selection, as_dict, build, label
+from cllm_bench.settings import as_dict, label
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A method with its settings: one row of the table for each task.
-
-    Attributes:
-        label: The shortest text that selects it.
-        name: Its registered name.
-        method: The settings.
-        baseline: Label of the baseline method on the same checkpoint.
-        exactness: What the method claims at the temperature of the run.
-        again: Whether it is the baseline once more, to show what measuring the same twice gives.
-    """
-
-    label: str
-    name: str
-    method: Method
-    baseline: str
-    exactness: Exactness
-    again: bool = False
-
-    @property
-    def checkpoint(self) -> str:
-        """The role whose output the method settles."""
-        return self.method.checkpoint
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """All roles that the method needs."""
-        return (self.checkpoint, *getattr(self.method, "extra_roles", ()))
+# Questions of a task, at regular places, that the baseline answers once more (A/A).
+AGAIN = 50
 
 
 @dataclass(frozen=True)
@@ -86,13 +57,24 @@ class TaskPlan:
         """Return the number of turns of a sample."""
         return self.task.turns(sample) if isinstance(self.task, ChatTask) else 1
 
+    def asked_of(self, cell: Cell) -> Sequence[Sample]:
+        """Return the samples that a method is asked: all, or `AGAIN` of them for the A/A row."""
+        count = len(self.samples)
+        if not cell.again or count <= AGAIN:
+            return self.samples
+        return [self.samples[place * count // AGAIN] for place in range(AGAIN)]
+
+    def replies(self, cell: Cell) -> int:
+        """Return the number of turns that a method is asked."""
+        return sum(map(self.turns, self.asked_of(cell)))
+
     def turn_id(self, sample: Sample, turn: int) -> str:
         """Return the id of a turn, counted from 0, as rows have it."""
         return f"{sample.id}/turn-{turn + 1}" if isinstance(self.task, ChatTask) else sample.id
 
 
 class Round(NamedTuple):
-    """One question asked of every method once."""
+    """One question, asked once of every method that it is asked of."""
 
     plan: TaskPlan
     sample: Sample
@@ -126,15 +108,20 @@ class RunPlan:
         """Yield the rounds in order.
 
         Repeats of a question lie far apart, so that their spread shows the machine's drift; the
-        methods, shuffled once a task, take turns in balanced orders.
+        methods, shuffled once a task, take turns in balanced orders: those of rounds with as many
+        methods are balanced among themselves.
         """
-        orders = balanced_orders(len(self.cells))
         for plan in self.tasks:
-            cells = list(self.cells)
-            random.Random(f"{self.seed}/{plan.label}").shuffle(cells)
+            shuffled = list(self.cells)
+            random.Random(f"{self.seed}/{plan.label}").shuffle(shuffled)
+            asked = {cell.label: {each.id for each in plan.asked_of(cell)} for cell in shuffled}
             for repeat in range(self.repeats):
-                for index, sample in enumerate(plan.samples):
-                    order = orders[(index + repeat) % len(orders)]
+                rounds = Counter[int]()
+                for sample in plan.samples:
+                    cells = [cell for cell in shuffled if sample.id in asked[cell.label]]
+                    orders = balanced_orders(len(cells))
+                    order = orders[(rounds[len(cells)] + repeat) % len(orders)]
+                    rounds[len(cells)] += 1
                     yield Round(plan, sample, repeat, tuple(cells[place] for place in order))
 
     def sampling_of(self, task: TaskPlan, sample: Sample, turn: int) -> Sampling:
@@ -220,7 +207,11 @@ class RunPlan:
                 | {"extra_parameters": extra_parameters.get(cell.label, 0)}
                 for cell in self.cells
             ],
-            "tasks": [_describe_task(plan) for plan in self.tasks],
+            "tasks": [
+                _describe_task(plan)
+                | {"asked": {cell.label: plan.replies(cell) for cell in self.cells}}
+                for plan in self.tasks
+            ],
         }
 
     def _describe_cell(self, cell: Cell) -> dict[str, Any]:
@@ -268,58 +259,6 @@ def machine_identity(device: str) -> dict[str, Any]:
     """Return what must not change between the parts of one run, or times could not be paired."""
     found = machine(device)
     return {key: found[key] for key in ("cpu", "cores", "gpu") if key in found}
-
-
-def plan_cells(
-    registry: Registry,
-    selections: Sequence[Selection],
-    sampling: Sampling,
-    *,
-    again: bool = False,
-) -> tuple[Cell, ...]:
-    """Make the cells asked for, with the baseline on the target and on every other checkpoint used.
-
-    Args:
-        registry: Of methods.
-        selections: What is asked for.
-        sampling: How tokens are chosen.
-        again: Whether the target's baseline is measured a second time, as if it were another
-            method (A/A).
-
-    Raises:
-        UserError: An unknown method, settings that do not fit, or a method that cannot sample.
-    """
-    name, baseline = registry.baseline()
-    cells: dict[str, Cell] = {}
-
-    def add(method_name: str, method: Method) -> None:
-        own = label(name, baseline(checkpoint=method.checkpoint))
-        text = label(method_name, method)
-        cells.setdefault(
-            text, Cell(text, method_name, method, own, _exactness(text, method, sampling))
-        )
-
-    wanted = [
-        (selection.name, build(registry.methods.get(selection.name), "method", selection))
-        for selection in selections
-    ]
-    add(name, baseline())
-    for method_name, method in wanted:
-        add(name, baseline(checkpoint=method.checkpoint))
-        add(method_name, method)
-    first, *others = cells.values()
-    if again:
-        others.insert(0, dataclasses.replace(first, label=f"{first.label} A/A", again=True))
-    return (first, *others)
-
-
-def _exactness(text: str, method: Method, sampling: Sampling) -> Exactness:
-    if sampling.temperature == 0:
-        return method.exactness
-    sampled: Exactness | None = getattr(method, "sampled", None)
-    if sampled is None:
-        raise UserError(f"method '{text}' decodes greedily only; leave --temperature at 0")
-    return sampled
 
 
 def plan_task(

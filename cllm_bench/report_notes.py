@@ -137,7 +137,8 @@ def _verdicts(s: Mapping[str, Any]) -> str:
 def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         s, task = line.summary, _task(line)
-        planned = task.get("replies", task["samples"])
+        # Runs of earlier versions do not say how much each method was to be asked.
+        planned = task.get("asked", {}).get(s["method"], task.get("replies", task["samples"]))
         if s["samples"] < planned:
             yield f"unfinished: {method(line)} has answered {s['samples']} of {planned} questions"
         untimed = s["samples"] - s["failed"] - s["samples_timed"]
@@ -174,7 +175,11 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
     if not again or not s["speedup_ci"]:
         return
     low, high = s["speedup_ci"]
-    found = f"{method(line)} is the baseline measured once more: {ratio(s['speedup'], [low, high])}"
+    planned, part = _task(line).get("replies", 0), ""
+    if s["samples"] < planned:
+        part = f", on {s['samples']} of {planned} questions at regular places"
+    speed = ratio(s["speedup"], [low, high])
+    found = f"{method(line)} is the baseline measured once more{part}: {speed}"
     floor = max(abs(low - 1), abs(high - 1))
     if low <= 1 <= high:
         yield f"noise floor: {found}; smaller differences than {floor:.1%} say nothing here"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cllm_bench.answering import Answer, Answering
+from cllm_bench.cells import Cell
 from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Listen
 from cllm_bench.judge_store import JudgeId
 from cllm_bench.machine_watch import Lap, MachineWatch
 from cllm_bench.pass_times import TURN, TURNS, PassTime, missing_shapes
 from cllm_bench.perplexity_pass import Texts
-from cllm_bench.plan import Cell, Round, RunPlan, TaskPlan
+from cllm_bench.plan import Round, RunPlan, TaskPlan
 from cllm_bench.questions import Asked, Questions
 from cllm_bench.repetition import is_repetitive
 from cllm_bench.reports import markdown
@@ -79,6 +81,7 @@ class Runner:
             task.label: self._questions.asked(task, self._questions.longest(task))
             for task in self._plan.tasks
         }
+        count = Counter(round_.plan.label for round_ in rounds)
         for done, round_ in enumerate(rounds):
             missing = [cell for cell in round_.cells if not self._is_stored(round_, cell)]
             if not missing:
@@ -86,7 +89,8 @@ class Runner:
             task = round_.plan
             if not self._answering.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
-            if self._answering.prepare(task.label, longest[task.label]) and round_.repeat > 0:
+            anew = self._answering.prepare(task.label, longest[task.label], count[task.label])
+            if anew and round_.repeat > 0:
                 # By now every question has been asked once, and all shapes of passes are known.
                 self._time_passes(task, PAUSE_TURNS, again=True)
             what = f"{task.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"

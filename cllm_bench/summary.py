@@ -144,6 +144,8 @@ def _summary(
     whole_speed = _speed(ours.end_to_end, target and target.end_to_end, seed)
     own_speed = (None, None) if own is None else _speed(ours.decode, own.decode, seed)
     quality = _quality(ours, task["best_score"], seed)
+    if cell.get("again") and target is not None and len(ours.scores) < len(target.scores):
+        quality = dict.fromkeys(quality)  # of a part of the questions: the baseline has the whole
     work = _work(ours)
     gain, passes = speed[0], work["tokens_per_pass"]
     return {

@@ -18,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from cllm_bench import answering, machine_watch, pass_clock, roofline
 from cllm_bench import manifest as manifest_module
+from cllm_bench import plan as plan_module
 from cllm_bench.answering import Answering
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
@@ -72,6 +73,41 @@ def test_the_baseline_is_measured_twice(measured):
     stored = json.loads((measured / "manifest.json").read_text(encoding="utf-8"))
     assert [each["method"] for each in stored["cells"] if each["again"]] == ["ar A/A"]
     assert "noise floor" in (measured / "table.md").read_text(encoding="utf-8")
+
+
+def test_of_many_questions_some_at_regular_places_are_asked_again(tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(plan_module, "AGAIN", 6)
+    family, plugin = tiny
+    arguments = ["run", "--model", family, "--plugin", plugin, "--task", "counting"]
+    more = ["--method", "jacobi", "--repeats", 2, "--threads", 1, "--data", tmp_path]
+    out = tmp_path / "out"
+    assert cli(monkeypatch, *arguments, *more, "--output", out) == 0
+    found = rows(out)
+    asked = {
+        label: [each["sample"] for each in found if each["method"] == label and not each["repeat"]]
+        for label in ("ar", "ar A/A")
+    }
+    assert len(asked["ar"]) == 8
+    assert asked["ar A/A"] == [asked["ar"][place] for place in (0, 1, 2, 4, 5, 6)]
+    rounds = {}
+    for each in found:
+        rounds.setdefault((each["sample"], each["repeat"]), []).append(each)
+    for size, count in ((2, 4), (3, 12)):  # methods take turns among the rounds of as many
+        groups = [group for group in rounds.values() if len(group) == size]
+        assert len(groups) == count
+        assert (
+            len({(each["method"], each["order"]) for group in groups for each in group}) == size**2
+        )
+    again = summaries(out)["ar A/A"]
+    assert (again["samples"], again["samples_timed"]) == (6, 6)
+    assert (again["score"], again["score_ci"], again["score_difference"]) == (None, None, 0)
+    assert summaries(out)["ar"]["score"] is not None
+    table = (out / "table.md").read_text(encoding="utf-8")
+    assert "measured once more, on 6 of 8 questions at regular places: " in table
+    assert "unfinished" not in table
+    kept = (out / "samples.jsonl").read_bytes()
+    assert cli(monkeypatch, *arguments, *more, "--output", out) == 0
+    assert (out / "samples.jsonl").read_bytes() == kept
 
 
 def test_passes_are_timed_in_the_pauses_of_a_run(tmp_path, tiny, monkeypatch):
@@ -272,8 +308,11 @@ def test_what_several_pauses_measured_counts_together():
     assert found[1]["predicted_speedup"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("engine", ["eager", "graph"])
-def test_methods_are_bound_anew_every_few_rounds(tiny, engine):
+@pytest.mark.parametrize(
+    ("engine", "rounds", "expected"),
+    [("eager", 50, [20, 40]), ("eager", 400, [25]), ("graph", 50, [])],
+)
+def test_methods_are_bound_anew_every_few_rounds(tiny, engine, rounds, expected):
     """What is constant in a session's place in memory must vary within a run."""
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
     bound, capturing = [], replace(family.runtime, engine=engine)
@@ -295,15 +334,15 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine):
     answering = Answering(SimpleNamespace(cells=cells, family=used), Clock())
     used.part("heads", 1, lambda: torch.zeros(1))  # of the first binding
     longest = Asked(torch.tensor([1, 2, 3]), Sampling(), 8, None)
-    pauses = [number for number in range(50) if answering.prepare("counting", longest)]
-    assert pauses == ([] if engine == "graph" else [20, 40])
+    pauses = [number for number in range(50) if answering.prepare("counting", longest, rounds)]
+    assert pauses == expected
     assert len(bound) == 2 * (1 + len(pauses))
     assert bool(used.parts("heads")) == (engine == "graph")  # else memory would hold both
     # Freed memory is taken again in order: whoever is bound first must change.
-    assert others == ([1] if engine == "graph" else [1, 2, 5])
+    assert others == [1, 2, 5][: 1 + len(pauses)]
     assert len({id(decoder.session) for decoder in bound}) == len(bound)
     assert answering.ask(cells[0], longest).generation is not None
-    assert not answering.prepare("another task", longest)  # its own warm-up
+    assert not answering.prepare("another task", longest, 50)  # its own warm-up
 
 
 def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny):
@@ -325,7 +364,7 @@ def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny):
     thresholds = gc.get_threshold()
     gc.set_threshold(0)  # nothing is collected by chance
     try:
-        assert sum(answering.prepare("counting", longest) for _ in range(30)) == 1
+        assert sum(answering.prepare("counting", longest, 30) for _ in range(30)) == 1
     finally:
         gc.set_threshold(*thresholds)
     assert alive == [0, 0]

@@ -1,0 +1,95 @@
+"""The cells of a run: methods with their settings, and the baselines that they need beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cllm_bench.contracts import Exactness, Method, Sampling
+from cllm_bench.errors import UserError
+from cllm_bench.registry import Registry
+from cllm_bench.settings import Selection, build, label
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method with its settings: one row of the table for each task.
+
+    Attributes:
+        label: The shortest text that selects it.
+        name: Its registered name.
+        method: The settings.
+        baseline: Label of the baseline method on the same checkpoint.
+        exactness: What the method claims at the temperature of the run.
+        again: Whether it is the baseline once more, to show what measuring the same twice gives.
+    """
+
+    label: str
+    name: str
+    method: Method
+    baseline: str
+    exactness: Exactness
+    again: bool = False
+
+    @property
+    def checkpoint(self) -> str:
+        """The role whose output the method settles."""
+        return self.method.checkpoint
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """All roles that the method needs."""
+        return (self.checkpoint, *getattr(self.method, "extra_roles", ()))
+
+
+def plan_cells(
+    registry: Registry,
+    selections: Sequence[Selection],
+    sampling: Sampling,
+    *,
+    again: bool = False,
+) -> tuple[Cell, ...]:
+    """Make the cells asked for, with the baseline on the target and on every other checkpoint used.
+
+    Args:
+        registry: Of methods.
+        selections: What is asked for.
+        sampling: How tokens are chosen.
+        again: Whether the target's baseline is measured a second time, as if it were another
+            method (A/A).
+
+    Raises:
+        UserError: An unknown method, settings that do not fit, or a method that cannot sample.
+    """
+    name, baseline = registry.baseline()
+    cells: dict[str, Cell] = {}
+
+    def add(method_name: str, method: Method) -> None:
+        own = label(name, baseline(checkpoint=method.checkpoint))
+        text = label(method_name, method)
+        cells.setdefault(
+            text, Cell(text, method_name, method, own, _exactness(text, method, sampling))
+        )
+
+    wanted = [
+        (selection.name, build(registry.methods.get(selection.name), "method", selection))
+        for selection in selections
+    ]
+    add(name, baseline())
+    for method_name, method in wanted:
+        add(name, baseline(checkpoint=method.checkpoint))
+        add(method_name, method)
+    first, *others = cells.values()
+    if again:
+        others.insert(0, dataclasses.replace(first, label=f"{first.label} A/A", again=True))
+    return (first, *others)
+
+
+def _exactness(text: str, method: Method, sampling: Sampling) -> Exactness:
+    if sampling.temperature == 0:
+        return method.exactness
+    sampled: Exactness | None = getattr(method, "sampled", None)
+    if sampled is None:
+        raise UserError(f"method '{text}' decodes greedily only; leave --temperature at 0")
+    return sampled
