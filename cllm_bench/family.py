@@ -30,7 +30,7 @@ from cllm_bench.checkpoint import (
 )
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.pass_times import PassLog
-from cllm_bench.runtime import Runtime
+from cllm_bench.runtime import Runtime, cores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ class ModelFamily:
         roles: Role to checkpoint.
         runtime: Resolved before any weights are loaded.
         recipes: Settings of training recipes, by recipe, that belong to this family.
-        threads: CPU threads that suit the family; 0 is one for each core.
+        threads: CPU threads that suit the family, of those that are here; 0 is one for each core.
         built_in: Whether it was made for the built-in samples: they are what it is asked, where
             the user names no data; else it is the public data sets.
     """
@@ -298,6 +298,6 @@ def read_family(file: Path) -> ModelFamily:
         name,
         checkpoints,
         recipes=table.get("recipes", {}),
-        threads=threads,
+        threads=min(threads, cores()),
         built_in=data == "built-in",
     )

@@ -55,7 +55,7 @@ class TextSettings(ABC):
     window: int | None = None
     stride: int | None = None
     remainder: Literal["drop", "score"] = "drop"
-    passages: int = 40
+    passages: int = 20
     max_new_tokens: int = 128
     train_passages: int = 20_000
 
