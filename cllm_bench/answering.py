@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
+import weakref
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -21,8 +22,7 @@ WARM_UP_MEDIANS = 8  # at most
 WARM_UP_AGREEMENT = 0.1  # relative
 WARM_UP_TOKENS = 32
 CAPTURE_TRIES = 5  # a method may run other shapes when asked again; few do
-ROUNDS_TO_A_BINDING = 20  # at least
-BINDINGS = 16  # of a task, about, where it has many rounds
+ROUNDS_TO_A_BINDING = 5
 LEAD_TOKENS = 2  # the prompt's pass, and one behind it
 
 
@@ -87,13 +87,12 @@ class Answering:
         """Tell whether a task's questions have been asked before."""
         return task in self._warm
 
-    def prepare(self, task: str, longest: Asked, rounds: int) -> bool:
+    def prepare(self, task: str, longest: Asked) -> bool:
         """Prepare for a round of a task: warm up, or bind anew where that is due.
 
         Args:
             task: Its label.
             longest: The longest of its questions.
-            rounds: That it has in all.
 
         Returns:
             Whether they were bound anew: a pause, in which other things can be measured.
@@ -104,17 +103,22 @@ class Answering:
             self._warm.add(task)
             self._settle(asked)
             return False
-        spacing = max(ROUNDS_TO_A_BINDING, rounds // BINDINGS)
-        if self._rounds <= spacing or self._plan.family.runtime.engine != "eager":
+        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
             return False
         self._rounds = 1
-        self._decoders.clear()  # before, so that memory never holds both
-        self._plan.family.drop_parts()
-        gc.collect()  # a decoder may hold what holds it, and with it its weights
+        self._release()
         self._decoders = self._bound()
         for cell in self._plan.cells:
             self.ask(cell, asked._replace(limit=min(LEAD_TOKENS, asked.limit)))
         return True
+
+    def _release(self) -> None:
+        """Let go of what was bound, before it is bound anew: memory must never hold both."""
+        held = [_watch(decoder) for decoder in self._decoders.values()]
+        self._decoders.clear()
+        self._plan.family.drop_parts()
+        if any(decoder() is not None for decoder in held):
+            gc.collect()  # it holds what holds it, and with it its weights; slow, and seldom needed
 
     def _settle(self, asked: Asked) -> None:
         """Run every method until two medians of its pace agree."""
@@ -181,6 +185,14 @@ class Answering:
             gc.enable()
         found = Answer(generation, None, counters, read_peak(), family.take_passes())
         return found, family.captures.count > before
+
+
+def _watch(thing: object) -> Callable[[], object]:
+    """Return what tells whether a thing is still there; where that cannot be told, it is."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: True
 
 
 def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | None]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from cllm_bench.summary import summarise_folder
 from cllm_bench.verdicts import Verdict, verdict
 
 PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
+ROUNDS_TO_A_PAUSE = 20
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Runner:
             task.label: self._questions.asked(task, self._questions.longest(task))
             for task in self._plan.tasks
         }
-        count = Counter(round_.plan.label for round_ in rounds)
+        pause = 0  # the round of the last one
         for done, round_ in enumerate(rounds):
             missing = [cell for cell in round_.cells if not self._is_stored(round_, cell)]
             if not missing:
@@ -89,10 +89,11 @@ class Runner:
             task = round_.plan
             if not self._answering.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
-            anew = self._answering.prepare(task.label, longest[task.label], count[task.label])
-            if anew and round_.repeat > 0:
+            anew = self._answering.prepare(task.label, longest[task.label])
+            if anew and round_.repeat > 0 and done >= pause + ROUNDS_TO_A_PAUSE:
                 # By now every question has been asked once, and all shapes of passes are known.
                 self._time_passes(task, PAUSE_TURNS, again=True)
+                pause = done
             what = f"{task.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"
             self._listen(what, done, len(rounds))
             rows = self._round(round_, missing)
