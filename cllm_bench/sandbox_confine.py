@@ -192,9 +192,11 @@ def _limit(limits: Limits) -> None:
     ):
         kind = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(kind)
-        least = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        most = value + (name == "CPU")  # a second later than the signal that tells of it
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
         try:
-            resource.setrlimit(kind, (least, least))
+            resource.setrlimit(kind, (min(value, most), most))
         except (OSError, ValueError) as error:
             failed = failed or OSError(f"{name}: {error}")
     if failed:

@@ -20,6 +20,7 @@ import cllm_bench.sandbox as sandbox_module
 from cllm_bench import sandbox_process, sandbox_strength, sandbox_syscalls
 from cllm_bench.errors import UserError
 from cllm_bench.sandbox import Limits, Sandbox
+from cllm_bench.sandbox_child import _end
 from cllm_bench.sandbox_strength import ATTACKS, Strength, attack_code, require, strength, targets
 from cllm_bench.sandbox_values import pack, unpack
 
@@ -88,12 +89,31 @@ def wait_until(condition, seconds=60.0):
         ("import os\ndef f(x): os._exit(0)", "crash", "the program ended"),
         ("def f(x):\n    while True: pass", "timeout", "1 s of work"),
         ("while True: pass", "timeout", "1 s of work"),
+        (
+            "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
+            "timeout",
+            "1 s of work",
+        ),
     ],
 )
 def test_verdicts(box, program, reason, detail):
     outcome = box.grade(program, "f", DOUBLE)
     assert (outcome.reason, outcome.passed) == (reason, reason == "passed")
     assert detail in outcome.detail
+
+
+@pytest.mark.parametrize(("program", "cut"), [("while True: pass", True), ("input()", False)])
+def test_what_was_ended_for_its_processor_time_is_told_by_the_signal(program, cut):
+    """Not by the time on record alone, which on a busy machine may still lack a tenth of it."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 2))\n"
+    command = [sys.executable, "-S", "-c", limit + program]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with process.stdin:
+        if cut:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        work = _end(process.pid)
+    process.returncode = 0  # taken by `_end`
+    assert work.cut is cut
 
 
 def test_sleeping_program_is_stopped_by_the_clock(box):
@@ -467,6 +487,7 @@ def test_killed_server_is_replaced(box):
 HARNESS = """
 import sys, threading
 from cllm_bench.sandbox import Limits, Sandbox
+from cllm_bench.sandbox_child import _end
 box = Sandbox(Limits(seconds=60, wall_seconds=60))
 print(box._process.missing() is None, box._process.process_id, flush=True)
 box.grade("import time\\ntime.sleep(60)", "f", "")
