@@ -175,9 +175,10 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
     if not again or not s["speedup_ci"]:
         return
     low, high = s["speedup_ci"]
-    planned, part = _task(line).get("replies", 0), ""
-    if s["samples"] < planned:
-        part = f", on {s['samples']} of {planned} questions at regular places"
+    task, part = _task(line), ""
+    asked = task.get("asked", {}).get(s["method"])  # runs of earlier versions asked all
+    if asked is not None and asked < task["replies"]:
+        part = f", on {asked} of {task['replies']} questions at regular places"
     speed = ratio(s["speedup"], [low, high])
     found = f"{method(line)} is the baseline measured once more{part}: {speed}"
     floor = max(abs(low - 1), abs(high - 1))

@@ -487,7 +487,6 @@ def test_killed_server_is_replaced(box):
 HARNESS = """
 import sys, threading
 from cllm_bench.sandbox import Limits, Sandbox
-from cllm_bench.sandbox_child import _end
 box = Sandbox(Limits(seconds=60, wall_seconds=60))
 print(box._process.missing() is None, box._process.process_id, flush=True)
 box.grade("import time\\ntime.sleep(60)", "f", "")
