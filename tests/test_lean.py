@@ -165,9 +165,9 @@ def test_a_body_that_is_something_else_stays(change):
             return output
 
         model.model.forward = scaled
-    own = model.model.forward
+    before = model.model.forward
     assert not fuse_body(model)
-    assert model.model.forward == own
+    assert model.model.forward == before
 
 
 def test_a_joined_product_takes_no_more_memory():
