@@ -19,6 +19,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from cllm_bench.graphs import Captures
     from cllm_bench.session import Session
 
-BUNDLED = Path(__file__).parent / "models"
+BUNDLED = Path(str(files("cllm_bench"))) / "models"
 DEFAULT = "mini"
 FILE = "family.toml"
 

@@ -78,16 +78,20 @@ def git_state(folder: Path) -> Mapping[str, Any] | None:
 
 
 def code_place(cls: type) -> Path:
-    """Return where the code of a class is: its package's folder, or a plugin's file."""
-    file = Path(inspect.getfile(cls))
-    return file.parent if (file.parent / "__init__.py").exists() else file
+    """Return where the code of a class is: the folder of its top package, or a plugin's file."""
+    place = Path(inspect.getfile(cls))
+    while (place.parent / "__init__.py").exists():
+        place = place.parent
+    return place
 
 
 def code_hash(place: Path) -> str:
-    """Return a SHA-256 over a Python file, or over those in a folder."""
+    """Return a SHA-256 over a Python file, or over all Python files below a folder."""
     total = hashlib.sha256()
-    for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
-        total.update(f"{file.name}\0".encode() + file.read_bytes())
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    for file in files:
+        name = file.relative_to(place).as_posix() if place.is_dir() else place.name
+        total.update(f"{name}\0".encode() + file.read_bytes())
     return total.hexdigest()
 
 

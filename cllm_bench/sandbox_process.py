@@ -18,6 +18,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib.resources import files
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -123,7 +124,7 @@ def _start() -> _Server:
     # Not -I, which would ignore the hash seed. The package's own folder must not become a place
     # to import from: it has a statistics.py.
     command = [sys.executable, "-s", "-S", "-B", "-P", "-c", _SCRIPT, str(theirs.fileno()), folder]
-    command += [str(os.getpid()), str(Path(__file__).resolve().parents[1])]
+    command += [str(os.getpid()), str(Path(str(files("cllm_bench"))).resolve().parent)]
     environment = {"PYTHONHASHSEED": "0"}
     if "LD_LIBRARY_PATH" in os.environ:  # some installations of Python do not start without
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
