@@ -1,9 +1,10 @@
-"""An edited program never goes on with the rows of the old one, however deep the edited file lies."""
+"""An edited program never goes on with the rows of the old one, however deep the edit lies."""
 
 import importlib
 import sys
 
 import pytest
+
 from cllm_bench.manifest import code_hash, code_place
 
 
