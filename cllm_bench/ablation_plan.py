@@ -13,14 +13,14 @@ from cllm_bench.ablation_variants import Variant, combinations, expand, followin
 from cllm_bench.cells import Cell, plan_cells
 from cllm_bench.commands import at_least_one, build_tasks, check_sandbox, required
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import Selection, as_dict, build, label, parse_selection
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.manifest import environment
 from cllm_bench.plan import TaskPlan, plan_task
 from cllm_bench.processes import world_size
 from cllm_bench.progress import LiveProgress
-from cllm_bench.registry import Registry
-from cllm_bench.settings import Selection, as_dict, build, label, parse_selection
 from cllm_bench.sources import task_sources
 from cllm_bench.train_command import ask_recipe, family_to_train
 

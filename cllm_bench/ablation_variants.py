@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cllm_bench.contracts import Recipe
+from cllm_bench.core.settings import Selection, as_dict, build
 from cllm_bench.errors import UserError
-from cllm_bench.settings import Selection, as_dict, build
 
 BASE = "base"
 LONGEST_LABEL = 80

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cllm_bench.contracts import Source
+from cllm_bench.core.files import write_atomically
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import parse_pairs
 from cllm_bench.errors import UserError
-from cllm_bench.files import write_atomically
 from cllm_bench.progress import LiveProgress
-from cllm_bench.registry import Registry
-from cllm_bench.settings import parse_pairs
 from cllm_bench.testing import CHECKS, CheckResult, MethodSuite
 from cllm_bench.testing_tasks import TASK_CHECKS, TaskSuite
 

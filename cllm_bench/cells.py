@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cllm_bench.contracts import Exactness, Method, Sampling
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import Selection, build, label
 from cllm_bench.errors import UserError
-from cllm_bench.registry import Registry
-from cllm_bench.settings import Selection, build, label
 
 
 @dataclass(frozen=True)

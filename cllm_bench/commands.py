@@ -16,14 +16,14 @@ from rich.console import Console
 
 from cllm_bench.cells import Cell, plan_cells
 from cllm_bench.contracts import Sampling, Task
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_selections
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.plan import RunPlan, plan_task
 from cllm_bench.processes import is_main
 from cllm_bench.progress import LiveProgress
-from cllm_bench.registry import Registry
 from cllm_bench.runtime import Attention, Engine, Runtime, choice
-from cllm_bench.settings import build, parse_pairs, parse_selection, split_selections
 from cllm_bench.sources import task_sources
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
         UserError: A folder holds no run, none has verdicts of that judge, or several judges are
             meant.
     """
-    from cllm_bench.files import write_atomically
+    from cllm_bench.core.files import write_atomically
     from cllm_bench.judge_store import find_judge_id
     from cllm_bench.reports import markdown
     from cllm_bench.results import ResultFolder

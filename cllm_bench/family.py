@@ -23,12 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cllm_bench.checkpoint import (
-    Checkpoint,
-    find_checkpoint,
-    hub_checkpoint,
-    looks_like_hub_id,
-)
+from cllm_bench.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint, looks_like_hub_id
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.pass_times import PassLog
 from cllm_bench.runtime import Runtime, cores

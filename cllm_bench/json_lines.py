@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cllm_bench.core.files import reading
 from cllm_bench.errors import UserError
-from cllm_bench.files import reading
 
 ASKED = ("prompt", "question", "turns")
 

@@ -6,11 +6,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling
+from cllm_bench.core.registry import Registry
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.judge import JudgePrompt, NoOpinion, Opinion
 from cllm_bench.judge_endpoint import MAX_TOKENS
-from cllm_bench.registry import Registry
 from cllm_bench.runtime import Runtime
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cllm_bench.core.registry import Door, Entry, Registry
 from cllm_bench.family import BUNDLED, FILE, bundled_families, read_family
-from cllm_bench.registry import Door, Entry, Registry
 
 
 def show(plugins: Sequence[Path]) -> None:

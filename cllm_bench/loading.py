@@ -23,8 +23,8 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from cllm_bench import attention
 from cllm_bench.checkpoint import Checkpoint
+from cllm_bench.core.files import reading
 from cllm_bench.errors import UserError
-from cllm_bench.files import reading
 from cllm_bench.lean import make_lean
 from cllm_bench.runtime import Runtime
 from cllm_bench.session import Session

@@ -22,6 +22,7 @@ from cllm_bench.contracts import (
     Task,
     TextTask,
 )
+from cllm_bench.core.settings import as_dict, label
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.judge import JudgedTask
@@ -29,7 +30,6 @@ from cllm_bench.manifest import code_hash, code_place, environment, machine, ver
 from cllm_bench.orders import balanced_orders
 from cllm_bench.results import row_key
 from cllm_bench.rows import draw_ids, question_of
-from cllm_bench.settings import as_dict, label
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50

@@ -13,16 +13,16 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from cllm_bench.contracts import Listen, Sampling
+from cllm_bench.core.files import write_atomically, writing
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import parse_pairs
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
-from cllm_bench.files import write_atomically, writing
 from cllm_bench.manifest import environment
 from cllm_bench.pass_times import Shape
 from cllm_bench.profile import Profile, markdown
 from cllm_bench.progress import LiveProgress
-from cllm_bench.registry import Registry
 from cllm_bench.runtime import Attention, Engine, Runtime, choice
-from cllm_bench.settings import parse_pairs
 
 if TYPE_CHECKING:
     from cllm_bench.clock import Clock

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from cllm_bench.core.files import append, reading, temporary_of, write_atomically, writing
 from cllm_bench.errors import UserError
-from cllm_bench.files import append, reading, temporary_of, write_atomically, writing
 from cllm_bench.judge_store import Judgement, parse_judgement
 from cllm_bench.pass_times import PassTime, parse_pass_time
 from cllm_bench.perplexity import Perplexity, parse_perplexity

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from cllm_bench.contracts import Source, Split
+from cllm_bench.core.registry import Registry
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.registry import Registry
 
 
 def task_sources(

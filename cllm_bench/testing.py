@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cllm_bench.registry import Registry
-from cllm_bench.settings import build, parse_selection
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import build, parse_selection
 from cllm_bench.testing_outcome import CheckResult, Failed, Skipped, raised
 from cllm_bench.testing_tasks import check_task, task_suite
 

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from cllm_bench.commands import build_tasks, check_sandbox
 from cllm_bench.contracts import Recipe, TrainingJob
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import Selection, build, parse_pairs, parse_selection
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.processes import is_main
 from cllm_bench.progress import LiveProgress
-from cllm_bench.registry import Registry
 from cllm_bench.runtime import Runtime
-from cllm_bench.settings import Selection, build, parse_pairs, parse_selection
 from cllm_bench.sources import task_sources
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cllm_bench.contracts import Recipe, Stage, TrainingJob
+from cllm_bench.core.files import write_atomically, writing
+from cllm_bench.core.settings import as_dict
 from cllm_bench.errors import UserError
 from cllm_bench.family import FILE, ModelFamily, read_family
-from cllm_bench.files import write_atomically, writing
 from cllm_bench.manifest import environment
 from cllm_bench.processes import barrier, is_main, join, on_main
 from cllm_bench.results import difference
-from cllm_bench.settings import as_dict
 
 Announce = Callable[[str], None]
 

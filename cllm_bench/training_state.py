@@ -25,8 +25,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from cllm_bench.core.files import append, write_atomically, writing
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.files import append, write_atomically, writing
 from cllm_bench.lora import merge
 
 CHECKPOINT = "checkpoint.pt"

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from cllm_bench.commands import build_tasks, check_sandbox
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
+from cllm_bench.core.registry import Registry
+from cllm_bench.core.settings import split_selections
 from cllm_bench.progress import LiveProgress
-from cllm_bench.registry import Registry
-from cllm_bench.settings import split_selections
 from cllm_bench.sources import task_sources
 
 SHOWN = 5

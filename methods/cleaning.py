@@ -16,8 +16,7 @@ from typing import Any
 
 from cllm_bench.errors import UserError
 from cllm_bench.repetition import RUN, is_repetitive
-
-from .shards import Record
+from cllm_bench_methods.shards import Record
 
 Decode = Callable[[Sequence[int]], str]
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cllm_bench.contracts import Decoder, Exactness
 from cllm_bench.errors import UserError
-
-from .ar import Autoregressive
-from .jacobi import Jacobi
-from .lookahead import Lookahead
+from cllm_bench_methods.ar import Autoregressive
+from cllm_bench_methods.jacobi import Jacobi
+from cllm_bench_methods.lookahead import Lookahead
 
 if TYPE_CHECKING:
     from cllm_bench.family import ModelFamily

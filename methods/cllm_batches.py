@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from .answers import Example, collate, padded
-from .consistency import CLEAN, PADDING, Divergence, Objective, Packed
+from cllm_bench_methods.answers import Example, collate, padded
+from cllm_bench_methods.consistency import CLEAN, PADDING, Divergence, Objective, Packed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cllm_bench.optimise import LossSum
-
-    from .collection import Record
+    from cllm_bench_methods.collection import Record
 
 Tokens = tuple[int, ...]
 
@@ -256,9 +255,8 @@ def _unsettled(state: Tokens, fixed: Tokens) -> int:
 def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
     from cllm_bench.optimise import LossSum
-
-    from .consistency import ar_loss, consistency_loss
-    from .target_recipe import answer_loss
+    from cllm_bench_methods.consistency import ar_loss, consistency_loss
+    from cllm_bench_methods.target_recipe import answer_loss
 
     device = next(model.parameters()).device
     logits, packed = run(model, batch.packed.to(device), states)
@@ -287,7 +285,7 @@ def run(
     import torch
     from transformers import DynamicCache
 
-    from .consistency import logits_apart, logits_of, logits_of_last
+    from cllm_bench_methods.consistency import logits_apart, logits_of, logits_of_last
 
     whole = logits_of if states.form == "packed" else logits_apart
     if states.source == "recorded" or states.iterations == 1:
@@ -310,7 +308,7 @@ def run(
 
 def moved_on(packed: Packed, logits: Tensor, step: int, chains: int) -> Packed:
     """Make the states of one iteration what the pass over those before makes of the last ones."""
-    from .consistency import advance
+    from cllm_bench_methods.consistency import advance
 
     part = packed.first(step * chains)
     ids = packed.ids.clone()  # autograd still needs the old ones

@@ -12,22 +12,20 @@ from typing import TYPE_CHECKING
 from cllm_bench.contracts import TrainingJob
 from cllm_bench.errors import TrainingCollapsed
 from cllm_bench.processes import is_main, on_main
-
-from .answers import Answers
-from .cllm_batches import Answer, answers_of, cllm_loss, make_batch
-from .cllm_watch import Watch, collapsed
-from .collection import CollectionSettings, Record, decoder_for
-from .export import leave_checkpoint, parent_of
-from .jacobi import Jacobi, JacobiDecoder
-from .target_answers import Asked, TargetAnswers, as_it_runs, examples_of
+from cllm_bench_methods.answers import Answers
+from cllm_bench_methods.cllm_batches import Answer, answers_of, cllm_loss, make_batch
+from cllm_bench_methods.cllm_watch import Watch, collapsed
+from cllm_bench_methods.collection import CollectionSettings, Record, decoder_for
+from cllm_bench_methods.export import leave_checkpoint, parent_of
+from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.target_answers import Asked, TargetAnswers, as_it_runs, examples_of
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from cllm_bench.family import ModelFamily
-
-    from .cllm_recipe import CllmRecipe
+    from cllm_bench_methods.cllm_recipe import CllmRecipe
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ from cllm_bench.contracts import Sample, Sampling, Task
 from cllm_bench.errors import UserError
 from cllm_bench.repetition import is_repetitive
 from cllm_bench.stops import cut, ends_of
-
-from .jacobi import Jacobi, JacobiDecoder
-from .target_answers import Asked
+from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.target_answers import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -135,8 +134,8 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
     """Return the mean cross-entropy of the answers in hand, in nats a token."""
-    from .answers import collate
-    from .target_recipe import answer_loss
+    from cllm_bench_methods.answers import collate
+    from cllm_bench_methods.target_recipe import answer_loss
 
     total = count = 0.0
     for each in questions:

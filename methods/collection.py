@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import Listen, Sampling
+from cllm_bench.core.files import writing
 from cllm_bench.errors import UserError
-from cllm_bench.files import writing
-
-from . import shards
-from .jacobi import Jacobi, JacobiDecoder
-from .reference import ReferenceDecoder
-from .shards import CollectionSettings, Counts, Question, Record, read_records
+from cllm_bench_methods import shards
+from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.reference import ReferenceDecoder
+from cllm_bench_methods.shards import CollectionSettings, Counts, Question, Record, read_records
 
 if TYPE_CHECKING:
     from cllm_bench.family import ModelFamily
     from cllm_bench.generate import Generation
-
-    from .trajectory import Iterate
+    from cllm_bench_methods.trajectory import Iterate
 
 __all__ = [
     "CollectionSettings",

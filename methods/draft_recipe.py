@@ -16,13 +16,17 @@ from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.processes import is_main
 from cllm_bench.runtime import Attention
-
-from .answers import Answers, collate
-from .consistency import Divergence
-from .draft_training import Distillation, spread, with_layers
-from .export import leave_checkpoint, parent_of
-from .target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
-from .target_recipe import TargetRecipe, new_model
+from cllm_bench_methods.answers import Answers, collate
+from cllm_bench_methods.consistency import Divergence
+from cllm_bench_methods.draft_training import Distillation, spread, with_layers
+from cllm_bench_methods.export import leave_checkpoint, parent_of
+from cllm_bench_methods.target_answers import (
+    TargetAnswers,
+    as_it_runs,
+    collection_key,
+    split_questions,
+)
+from cllm_bench_methods.target_recipe import TargetRecipe, new_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

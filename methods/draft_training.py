@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .answers import Example, collate
-from .consistency import Divergence, divergence
+from cllm_bench_methods.answers import Example, collate
+from cllm_bench_methods.consistency import Divergence, divergence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-
-from .medusa_tree import RANKS, Growth, Layout, Tree
+from cllm_bench_methods.medusa_tree import RANKS, Growth, Layout, Tree
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cllm_bench.family import ModelFamily
     from cllm_bench.session import Session
-
-    from .medusa_heads import Heads, StoredHeads
+    from cllm_bench_methods.medusa_heads import Heads, StoredHeads
 
 NODES = 63  # the authors'
 
@@ -77,7 +75,7 @@ class Medusa:
 
     def bind(self, family: ModelFamily) -> MedusaDecoder:
         """Open a session on the checkpoint, and attach the heads to it."""
-        from .medusa_heads import read_heads
+        from cllm_bench_methods.medusa_heads import read_heads
 
         stored = read_heads(family.checkpoint(self.heads))
         tree = self._tree(stored)

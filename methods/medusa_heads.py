@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cllm_bench.core.files import write_atomically
 from cllm_bench.errors import UserError
-from cllm_bench.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

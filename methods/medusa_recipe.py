@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.processes import is_main
-
-from .answers import Answers, Example, collate
-from .export import leave_checkpoint, leave_log
-from .target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
+from cllm_bench_methods.answers import Answers, Example, collate
+from cllm_bench_methods.export import leave_checkpoint, leave_log
+from cllm_bench_methods.target_answers import (
+    TargetAnswers,
+    as_it_runs,
+    collection_key,
+    split_questions,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,8 +29,7 @@ if TYPE_CHECKING:
 
     from cllm_bench.family import ModelFamily
     from cllm_bench.optimise import Guard
-
-    from .medusa_training import Learner
+    from cllm_bench_methods.medusa_training import Learner
 
 LOSS = 1.0  # nats a token by which the held-out AR loss may rise
 
@@ -198,7 +201,7 @@ class _Training:
 
     def _alone(self) -> Learner:
         """Return heads to train on the target, which is in the precision of a run."""
-        from .medusa_training import Learner, heads_alone
+        from cllm_bench_methods.medusa_training import Learner, heads_alone
 
         recipe = self.recipe
         model = self._target(as_it_runs(self.job.family))
@@ -206,7 +209,7 @@ class _Training:
         return Learner(module, outputs, recipe.heads, recipe.decay)
 
     def _together(self) -> Learner:
-        from .medusa_training import Learner, model_with_heads
+        from cllm_bench_methods.medusa_training import Learner, model_with_heads
 
         recipe = self.recipe
         model = self._target(self.job.family)
@@ -219,15 +222,15 @@ class _Training:
         return load_weights(family.checkpoint("target"), family.runtime)
 
     def _heads(self, model: PreTrainedModel) -> nn.Module:
-        from .medusa_heads import new_heads
+        from cllm_bench_methods.medusa_heads import new_heads
 
         recipe = self.recipe
         return new_heads(recipe.heads, model.get_output_embeddings().weight, own=recipe.own)
 
     def export(self, folder: Path) -> None:
         """Measure the heads, and leave them with what was measured; with `joint` the model too."""
-        from .medusa_heads import write_heads
-        from .medusa_training import measures
+        from cllm_bench_methods.medusa_heads import write_heads
+        from cllm_bench_methods.medusa_training import measures
 
         held_out, _ = self._examples(folder)
         if not is_main():

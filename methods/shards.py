@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cllm_bench.core.files import reading, temporary_of, write_atomically, writing
 from cllm_bench.errors import UserError
-from cllm_bench.files import reading, temporary_of, write_atomically, writing
 
 if TYPE_CHECKING:
     from cllm_bench.stops import StopStrings
-
-    from .jacobi import Jacobi
+    from cllm_bench_methods.jacobi import Jacobi
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -13,19 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from cllm_bench.contracts import Sample, Task, TrainingJob
+from cllm_bench.core.files import write_atomically
 from cllm_bench.errors import UserError
-from cllm_bench.files import write_atomically
 from cllm_bench.processes import on_main, rank, world_size
 from cllm_bench.stops import ends_of
-
-from .answers import Example, encode, refuse_unanswered
-from .cleaning import prepare
-from .collection import CollectionSettings, Question, Record, collect, decoder_for, read_records
+from cllm_bench_methods.answers import Example, encode, refuse_unanswered
+from cllm_bench_methods.cleaning import prepare
+from cllm_bench_methods.collection import (
+    CollectionSettings,
+    Question,
+    Record,
+    collect,
+    decoder_for,
+    read_records,
+)
 
 if TYPE_CHECKING:
     from cllm_bench.family import ModelFamily
-
-    from .jacobi import JacobiDecoder
+    from cllm_bench_methods.jacobi import JacobiDecoder
 
 CLEANING = "cleaning.json"
 RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends on it

@@ -13,9 +13,8 @@ from cllm_bench.contracts import Sample, Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.processes import is_main
 from cllm_bench.runtime import Attention
-
-from .answers import Answers, Example, collate, encode, refuse_unanswered
-from .export import leave_checkpoint, parent_of
+from cllm_bench_methods.answers import Answers, Example, collate, encode, refuse_unanswered
+from cllm_bench_methods.export import leave_checkpoint, parent_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from cllm_bench.core.files import reading
 from cllm_bench.errors import UserError
-from cllm_bench.files import reading
 from cllm_bench.json_lines import Entry, damaged
 
 NAME = "HumanEval.jsonl"

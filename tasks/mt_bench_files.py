@@ -8,8 +8,13 @@ from typing import NamedTuple
 
 from cllm_bench.errors import UserError
 from cllm_bench.json_lines import Entry, read_json_lines
-
-from .mt_bench_judging import BOTH_TURNS, ONE_TURN, REFERENCE, JudgeTemplate, Templates
+from cllm_bench_tasks.mt_bench_judging import (
+    BOTH_TURNS,
+    ONE_TURN,
+    REFERENCE,
+    JudgeTemplate,
+    Templates,
+)
 
 QUESTIONS = "question.jsonl"
 PROMPTS = "judge_prompts.jsonl"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from random import Random
 
-from .gsm8k_words import DAYS
-from .mt_bench_words import (
+from cllm_bench_tasks.gsm8k_words import DAYS
+from cllm_bench_tasks.mt_bench_words import (
     CITIES,
     DEEDS,
     EVENTS,

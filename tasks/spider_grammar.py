@@ -16,11 +16,11 @@ from itertools import accumulate
 from random import Random
 from typing import Literal
 
-from . import spider_groups, spider_paired, spider_single
-from .spider_rows import fill, rows
-from .spider_schemas import entities
-from .spider_single import Scene
-from .spider_wording import Draft, Filters
+from cllm_bench_tasks import spider_groups, spider_paired, spider_single
+from cllm_bench_tasks.spider_rows import fill, rows
+from cllm_bench_tasks.spider_schemas import entities
+from cllm_bench_tasks.spider_single import Scene
+from cllm_bench_tasks.spider_wording import Draft, Filters
 
 Split = Literal["train", "test"]
 

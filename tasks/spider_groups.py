@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from .spider_schemas import Field
-from .spider_single import Scene, functions, number, sample, start, tested, where
-from .spider_wording import Draft, Speaker, listed, plural, possessed
+from cllm_bench_tasks.spider_schemas import Field
+from cllm_bench_tasks.spider_single import Scene, functions, number, sample, start, tested, where
+from cllm_bench_tasks.spider_wording import Draft, Speaker, listed, plural, possessed
 
 
 def group_by(scene: Scene, rng: Random) -> Draft:

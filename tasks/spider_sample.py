@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .spider_grammar import normal, stream
-from .spider_rows import fill
-from .spider_schemas import Column, ForeignKey, Table, entities, table
+from cllm_bench_tasks.spider_grammar import normal, stream
+from cllm_bench_tasks.spider_rows import fill
+from cllm_bench_tasks.spider_schemas import Column, ForeignKey, Table, entities, table
 
 __all__ = [
     "TEST_QUESTIONS",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cllm_bench.contracts import Source, Split
+from cllm_bench.core.files import reading, reading_hub
 from cllm_bench.errors import UserError
-from cllm_bench.files import reading, reading_hub
 
 
 class Corpus(NamedTuple):

@@ -15,10 +15,9 @@ from random import Random
 from typing import Literal, NamedTuple
 
 from cllm_bench.contracts import Split
-
-from .text_grammar import Article, Topic, write
-from .text_news import NEWS
-from .text_wiki import WIKI
+from cllm_bench_tasks.text_grammar import Article, Topic, write
+from cllm_bench_tasks.text_news import NEWS
+from cllm_bench_tasks.text_wiki import WIKI
 
 Manner = Literal["wiki", "news"]
 TEST_ARTICLES = 200

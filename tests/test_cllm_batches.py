@@ -29,12 +29,7 @@ from cllm_bench_methods.cllm_batches import (
     run,
 )
 from cllm_bench_methods.collection import Record
-from cllm_bench_methods.consistency import (
-    CLEAN,
-    ar_loss,
-    consistency_loss,
-    logits_of,
-)
+from cllm_bench_methods.consistency import CLEAN, ar_loss, consistency_loss, logits_of
 
 PROMPT = tuple(range(500, 505))
 ONLINE = replace(PLAIN, source="online")

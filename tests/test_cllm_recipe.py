@@ -288,7 +288,7 @@ def test_two_evaluations_bad_in_different_ways_are_no_collapse():
 @pytest.fixture(scope="module")
 def job(tiny, trained):
     """A job in this process, to train many variants from one collection."""
-    from cllm_bench.registry import Registry
+    from cllm_bench.core.registry import Registry
 
     registry = Registry((tiny[1],))
     task = registry.tasks.get("counting")(count=30)

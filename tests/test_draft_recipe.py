@@ -125,7 +125,7 @@ def test_interrupted_it_ends_with_the_same_weights(monkeypatch, tmp_path, tiny, 
 @pytest.fixture(scope="module")
 def job(tiny, trained):
     """A job in this process, to train many variants from one collection."""
-    from cllm_bench.registry import Registry
+    from cllm_bench.core.registry import Registry
 
     task = Registry((tiny[1],)).tasks.get("counting")(count=30)
     found = task.samples(Source("folder", tiny[0], "train"))

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from cllm_bench.contracts import Sample, Source, Task
+from cllm_bench.core.settings import label
 from cllm_bench.errors import UserError
 from cllm_bench.sandbox_strength import Strength, strength
-from cllm_bench.settings import label
 from cllm_bench.stops import cut
 from cllm_bench_tasks import humaneval_files
 from cllm_bench_tasks.humaneval import HumanEval

@@ -756,7 +756,7 @@ def test_a_local_judge_answers_as_transformers_does(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from cllm_bench import judge_local
-    from cllm_bench.registry import Registry
+    from cllm_bench.core.registry import Registry
     from cllm_bench.runtime import Runtime
 
     folder = chat_checkpoint(tmp_path / "wise", TEMPLATE)
@@ -776,10 +776,10 @@ def test_a_local_judge_answers_as_transformers_does(tmp_path):
 
 def test_local_judges_are_told_apart_by_their_weights(tmp_path):
     """Of two folders of one name, and of one folder before and after a training."""
+    from cllm_bench.core.registry import Registry
     from cllm_bench.judge_local import LocalJudge
     from cllm_bench.judge_store import JudgeId
     from cllm_bench.loading import fingerprint
-    from cllm_bench.registry import Registry
     from cllm_bench.runtime import Runtime
 
     def local(folder: Path) -> LocalJudge:

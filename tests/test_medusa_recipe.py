@@ -258,7 +258,7 @@ def test_what_lies_beside_the_heads(tiny, trained):
 @pytest.fixture(scope="module")
 def job(tiny):
     """A job in this process."""
-    from cllm_bench.registry import Registry
+    from cllm_bench.core.registry import Registry
 
     task = Registry((tiny[1],)).tasks.get("counting")(count=20)
     found = task.samples(Source("folder", tiny[0], "train"))

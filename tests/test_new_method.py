@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from families import cli
 
-from cllm_bench.registry import Registry
+from cllm_bench.core.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 GUESS = "return [seen[-1]] * self.settings.guesses"

@@ -401,7 +401,7 @@ def test_failed_continuations_leave_the_score_alone(run, tiny, telling, tmp_path
 
 
 def test_text_tasks_are_told_apart(telling):
-    from cllm_bench.registry import Registry
+    from cllm_bench.core.registry import Registry
 
     registry = Registry([telling])
     assert isinstance(registry.tasks.get("telling")(), TextTask)

@@ -1,8 +1,8 @@
 import pytest
 
 from cllm_bench.contracts import Method, Recipe, Task
+from cllm_bench.core.registry import Registry
 from cllm_bench.errors import UserError
-from cllm_bench.registry import Registry
 
 GOOD = '''
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def test_a_plugin_that_fails_to_import_breaks_only_itself(tmp_path, source, reas
 def test_a_broken_entry_point_is_reported_with_its_reason(monkeypatch):
     from importlib.metadata import EntryPoint
 
-    import cllm_bench.registry as module
+    import cllm_bench.core.registry as module
 
     real = module.entry_points
 

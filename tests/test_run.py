@@ -214,7 +214,7 @@ def test_a_full_disk_is_told_and_nothing_stored_is_lost(monkeypatch, tmp_path, c
         real(file, data)
 
     def wrapped(file, data):
-        from cllm_bench.files import writing
+        from cllm_bench.core.files import writing
 
         with writing(file):
             full(file, data)

@@ -4,8 +4,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from cllm_bench.errors import UserError
-from cllm_bench.settings import (
+from cllm_bench.core.settings import (
     Selection,
     as_dict,
     build,
@@ -13,6 +12,7 @@ from cllm_bench.settings import (
     parse_selection,
     split_selections,
 )
+from cllm_bench.errors import UserError
 
 
 @dataclass(frozen=True)
