@@ -17,9 +17,9 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label, parse_selection
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
-from cllm_bench.manifest import environment
+from cllm_bench.machine.environment import environment
+from cllm_bench.machine.processes import world_size
 from cllm_bench.plan import TaskPlan, plan_task
-from cllm_bench.processes import world_size
 from cllm_bench.progress import LiveProgress
 from cllm_bench.sources import task_sources
 from cllm_bench.train_command import ask_recipe, family_to_train

@@ -37,7 +37,7 @@ from cllm_bench.cli_options import (
 )
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.family import DEFAULT
-from cllm_bench.processes import is_main, rank
+from cllm_bench.machine.processes import is_main, rank
 
 app = typer.Typer(
     name="cllm-bench",

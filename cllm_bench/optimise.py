@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from cllm_bench.contracts import Listen
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.lora import add_adapters
+from cllm_bench.machine.processes import is_main, join, on_main, rank, world_size
 from cllm_bench.objective import (
     Batches,
     Evaluate,
@@ -29,7 +30,6 @@ from cllm_bench.objective import (
     schedule,
 )
 from cllm_bench.placement import new_accelerator, place, split_parameters, twin_of
-from cllm_bench.processes import is_main, join, on_main, rank, world_size
 from cllm_bench.training_state import (
     CHECKPOINT,
     GOOD,

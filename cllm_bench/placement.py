@@ -19,7 +19,7 @@ from accelerate.utils import (
 from torch import Tensor, nn
 
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.processes import is_main, world_size
+from cllm_bench.machine.processes import is_main, world_size
 
 
 def new_accelerator(on_cpu: bool, trackers: str, folder: Path) -> Accelerator:

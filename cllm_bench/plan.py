@@ -26,7 +26,7 @@ from cllm_bench.core.settings import as_dict, label
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily
 from cllm_bench.judge import JudgedTask
-from cllm_bench.manifest import code_hash, code_place, environment, machine, versions
+from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.orders import balanced_orders
 from cllm_bench.results import row_key
 from cllm_bench.rows import draw_ids, question_of
@@ -189,7 +189,7 @@ class RunPlan:
         Args:
             extra_parameters: By cell, those that it needs beside its checkpoint's.
         """
-        from cllm_bench.roofline import copy_bandwidth
+        from cllm_bench.machine.roofline import copy_bandwidth
 
         runtime = self.family.runtime
         return environment(runtime.device) | {
@@ -215,7 +215,7 @@ class RunPlan:
         }
 
     def _describe_cell(self, cell: Cell) -> dict[str, Any]:
-        from cllm_bench.roofline import cache_bytes, weight_bytes
+        from cllm_bench.machine.roofline import cache_bytes, weight_bytes
 
         model = self.family.model(cell.checkpoint)
         return {

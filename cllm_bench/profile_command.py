@@ -18,7 +18,7 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import parse_pairs
 from cllm_bench.errors import UserError
 from cllm_bench.family import ModelFamily, find_family
-from cllm_bench.manifest import environment
+from cllm_bench.machine.environment import environment
 from cllm_bench.pass_times import Shape
 from cllm_bench.profile import Profile, markdown
 from cllm_bench.progress import LiveProgress
@@ -96,8 +96,8 @@ def measure(
         UserError: The model has no positions for the shortest context.
     """
     from cllm_bench.clock import device_clock
+    from cllm_bench.machine.roofline import cache_bytes, copy_bandwidth, weight_bytes
     from cllm_bench.pass_clock import time_passes, time_prefill
-    from cllm_bench.roofline import cache_bytes, copy_bandwidth, weight_bytes
 
     listen("loading the weights", 0, 1)
     clock, model = device_clock(family.runtime.device), family.model(role)

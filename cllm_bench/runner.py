@@ -14,7 +14,7 @@ from cllm_bench.cells import Cell
 from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Listen
 from cllm_bench.judge_store import JudgeId
-from cllm_bench.machine_watch import Lap, MachineWatch
+from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.pass_times import TURN, TURNS, PassTime, missing_shapes
 from cllm_bench.perplexity_pass import Texts
 from cllm_bench.plan import Round, RunPlan, TaskPlan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from cllm_bench.errors import UserError
-from cllm_bench.processes import processes_here
+from cllm_bench.machine.processes import processes_here
 
 Engine = Literal["eager", "graph", "compiled"]
 Attention = Literal["sdpa", "eager", "plain"]

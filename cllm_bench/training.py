@@ -16,8 +16,8 @@ from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.core.settings import as_dict
 from cllm_bench.errors import UserError
 from cllm_bench.family import FILE, ModelFamily, read_family
-from cllm_bench.manifest import environment
-from cllm_bench.processes import barrier, is_main, join, on_main
+from cllm_bench.machine.environment import environment
+from cllm_bench.machine.processes import barrier, is_main, join, on_main
 from cllm_bench.results import difference
 
 Announce = Callable[[str], None]

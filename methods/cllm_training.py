@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import TrainingJob
 from cllm_bench.errors import TrainingCollapsed
-from cllm_bench.processes import is_main, on_main
+from cllm_bench.machine.processes import is_main, on_main
 from cllm_bench_methods.answers import Answers
 from cllm_bench_methods.cllm_batches import Answer, answers_of, cllm_loss, make_batch
 from cllm_bench_methods.cllm_watch import Watch, collapsed

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
-from cllm_bench.processes import is_main
+from cllm_bench.machine.processes import is_main
 from cllm_bench.runtime import Attention
 from cllm_bench_methods.answers import Answers, collate
 from cllm_bench_methods.consistency import Divergence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cllm_bench.chat import TEMPLATES
 from cllm_bench.contracts import Sample, Stage, TrainingJob
 from cllm_bench.errors import UserError
-from cllm_bench.processes import is_main
+from cllm_bench.machine.processes import is_main
 from cllm_bench.runtime import Attention
 from cllm_bench_methods.answers import Answers, Example, collate, encode, refuse_unanswered
 from cllm_bench_methods.export import leave_checkpoint, parent_of

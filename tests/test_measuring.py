@@ -16,14 +16,16 @@ from families import cli, rows
 from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from cllm_bench import answering, machine_watch, pass_clock, roofline, runner
-from cllm_bench import manifest as manifest_module
+from cllm_bench import answering, pass_clock, runner
 from cllm_bench import plan as plan_module
 from cllm_bench.answering import Answering
 from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
 from cllm_bench.family import find_family
-from cllm_bench.machine_watch import MachineWatch, gpu_slowed
+from cllm_bench.machine import environment as manifest_module
+from cllm_bench.machine import interference as machine_watch
+from cllm_bench.machine import roofline
+from cllm_bench.machine.interference import MachineWatch, gpu_slowed
 from cllm_bench.pass_clock import WARM_UP, time_passes, time_prefill
 from cllm_bench.pass_times import (
     TURN,

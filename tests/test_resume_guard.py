@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cllm_bench.manifest import code_hash, code_place
+from cllm_bench.machine.environment import code_hash, code_place
 
 
 @pytest.fixture

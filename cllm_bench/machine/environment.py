@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from cllm_bench.machine_watch import driver_name
+from cllm_bench.machine.interference import driver_name
 from cllm_bench.runtime import cores
 
 PACKAGES = ("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")

@@ -1,0 +1,1 @@
+"""machine: say what belongs here."""
