@@ -170,7 +170,7 @@ def check_task_command(
         Exit: With code 1, where a check failed.
     """
     if unsafe:
-        from cllm_bench.sandbox_strength import allow_unsafe_code
+        from cllm_bench.sandbox.isolation import allow_unsafe_code
 
         allow_unsafe_code()
     source = None if data is None else Source("folder", data)

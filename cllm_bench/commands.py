@@ -174,7 +174,7 @@ def check_sandbox(tasks: Sequence[Task], *, allowed: bool) -> Mapping[str, Any] 
     Raises:
         UserError: Isolation is not full, and that is not allowed.
     """
-    from cllm_bench.sandbox_strength import allow_unsafe_code, require, strength
+    from cllm_bench.sandbox.isolation import allow_unsafe_code, require, strength
 
     if allowed:
         allow_unsafe_code()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
-from cllm_bench.sandbox import Limits, Sandbox
+from cllm_bench.sandbox.sandbox import Limits, Sandbox
 from cllm_bench_tasks.humaneval_code import program_of
 
 # Seconds on the clock for each second of work, so that a busy machine fails no good program.

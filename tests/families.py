@@ -76,7 +76,7 @@ def write_coding_task(folder, monkeypatch):
 
     Returns the arguments that ask for the task, and what was found out about the sandbox.
     """
-    from cllm_bench import sandbox_strength
+    from cllm_bench.sandbox import isolation as sandbox_strength
 
     file = folder / "coding.py"
     marked = "    runs_code: ClassVar[bool] = True\n    metric"

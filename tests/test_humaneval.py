@@ -17,7 +17,7 @@ import pytest
 from cllm_bench.contracts import Sample, Source, Task
 from cllm_bench.core.settings import label
 from cllm_bench.errors import UserError
-from cllm_bench.sandbox_strength import Strength, strength
+from cllm_bench.sandbox.isolation import Strength, strength
 from cllm_bench.stops import cut
 from cllm_bench_tasks import humaneval_files
 from cllm_bench_tasks.humaneval import HumanEval
@@ -178,7 +178,7 @@ def test_timeout_reaches_the_program(confined: None, folder: Path) -> None:
 
 def test_less_than_full_isolation_is_refused(folder: Path, monkeypatch: Any) -> None:
     weak = Strength((), {"network": "programs can use the network"}, {})
-    monkeypatch.setattr("cllm_bench.sandbox.strength", lambda: weak)
+    monkeypatch.setattr("cllm_bench.sandbox.sandbox.strength", lambda: weak)
     with pytest.raises(UserError, match="--allow-unsafe-code"):
         HumanEval().score(question(folder), ["    return 'not asked before'\n"])
 
@@ -305,7 +305,7 @@ def test_same_program_is_run_once(confined: None, folder: Path, monkeypatch: Any
     task, sample = HumanEval(timeout=2.5), question(folder)
     reply = "    return 0 + sum(values)\n"
     assert task.score(sample, [reply]) == 1.0
-    monkeypatch.setattr("cllm_bench.sandbox.strength", lambda: pytest.fail("run again"))
+    monkeypatch.setattr("cllm_bench.sandbox.sandbox.strength", lambda: pytest.fail("run again"))
     assert task.score(sample, [reply]) == 1.0
     assert task.score(replace(sample, id="other"), [reply]) == 1.0
 

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import pytest
 
-import cllm_bench.sandbox as sandbox_module
-from cllm_bench import sandbox_process, sandbox_strength, sandbox_syscalls
+import cllm_bench.sandbox.sandbox as sandbox_module
 from cllm_bench.errors import UserError
-from cllm_bench.sandbox import Limits, Sandbox
-from cllm_bench.sandbox_child import _end
-from cllm_bench.sandbox_strength import ATTACKS, Strength, attack_code, require, strength, targets
-from cllm_bench.sandbox_values import pack, unpack
+from cllm_bench.sandbox import isolation as sandbox_strength
+from cllm_bench.sandbox import process as sandbox_process
+from cllm_bench.sandbox import seccomp as sandbox_syscalls
+from cllm_bench.sandbox.child import _end
+from cllm_bench.sandbox.isolation import ATTACKS, Strength, attack_code, require, strength, targets
+from cllm_bench.sandbox.sandbox import Limits, Sandbox
+from cllm_bench.sandbox.values import pack, unpack
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the sandbox needs Linux or macOS")
 
@@ -486,7 +488,7 @@ def test_killed_server_is_replaced(box):
 
 HARNESS = """
 import sys, threading
-from cllm_bench.sandbox import Limits, Sandbox
+from cllm_bench.sandbox.sandbox import Limits, Sandbox
 box = Sandbox(Limits(seconds=60, wall_seconds=60))
 print(box._process.missing() is None, box._process.process_id, flush=True)
 box.grade("import time\\ntime.sleep(60)", "f", "")
@@ -537,7 +539,7 @@ def crippled(monkeypatch, code):
     """Make the next servers run some code before they confine themselves."""
     script = sandbox_process._SCRIPT
     assert script.endswith("main()")
-    lines = f"import cllm_bench.sandbox_linux as linux\n{code}"
+    lines = f"import cllm_bench.sandbox.linux as linux\n{code}"
     script = script.removesuffix("main()") + f"exec({lines!r}); main()"
     monkeypatch.setattr(sandbox_process, "_SCRIPT", script)
     return strength.__wrapped__()
@@ -580,7 +582,7 @@ def test_without_any_wall_the_dangers_are_named(box, monkeypatch):
 @pytest.mark.parametrize("whose", ["scratch", "not scratch"], ids=["program", "judge"])
 def test_wall_that_falls_later_is_no_verdict(box, monkeypatch, whose):
     code = (
-        "from cllm_bench.sandbox_confine import Confinement as C\n"
+        "from cllm_bench.sandbox.confine import Confinement as C\n"
         "whole = C.confine\n"
         "def confine(self, limits, place, *, scratch):\n"
         "    whole(self, limits, place, scratch=scratch)\n"

@@ -14,12 +14,12 @@ import pytest
 import torch
 from families import cli, write_coding_task
 
-from cllm_bench import sandbox_strength
 from cllm_bench.chat import chat_ids
 from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.runtime import Runtime
+from cllm_bench.sandbox import isolation as sandbox_strength
 from cllm_bench.training import run_recipe
 from cllm_bench_methods.answers import Answers, Example, collate, encode
 from cllm_bench_methods.target_recipe import answer_loss, train_tokenizer

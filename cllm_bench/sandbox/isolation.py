@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cllm_bench.errors import UserError
-from cllm_bench.sandbox_limits import Limits
-from cllm_bench.sandbox_process import SandboxProcess
+from cllm_bench.sandbox.limits import Limits
+from cllm_bench.sandbox.process import SandboxProcess
 
 # Each attack returns whether it got through; `facts` says where the harness can be hit. Those that
 # a missing feature of the system makes fail have failed, too.

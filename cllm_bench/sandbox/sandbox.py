@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from cllm_bench.sandbox_limits import Limits
-from cllm_bench.sandbox_process import SandboxProcess
-from cllm_bench.sandbox_strength import require, strength
+from cllm_bench.sandbox.isolation import require, strength
+from cllm_bench.sandbox.limits import Limits
+from cllm_bench.sandbox.process import SandboxProcess
 
 __all__ = ["Limits", "Outcome", "Reason", "Sandbox"]
 

@@ -31,10 +31,10 @@ from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, NamedTuple, NoReturn, TypedDict
 
-from cllm_bench import sandbox_linux as linux
-from cllm_bench.sandbox_confine import Confinement, close_all_but
-from cllm_bench.sandbox_limits import Limits
-from cllm_bench.sandbox_values import pack, unpack
+from cllm_bench.sandbox import linux
+from cllm_bench.sandbox.confine import Confinement, close_all_but
+from cllm_bench.sandbox.limits import Limits
+from cllm_bench.sandbox.values import pack, unpack
 
 # Loaded before the server leaves the file system in which their shared libraries are, and because
 # programs use them often.

@@ -16,8 +16,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cllm_bench import sandbox_linux as linux
-from cllm_bench.sandbox_limits import Limits
+from cllm_bench.sandbox import linux
+from cllm_bench.sandbox.limits import Limits
 
 SCRATCH = "/work"
 _DEVICES = ("/dev/null", "/dev/urandom")

@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench.errors import UserError
-from cllm_bench.sandbox_limits import Limits
+from cllm_bench.sandbox.limits import Limits
 
 if TYPE_CHECKING:
-    from cllm_bench.sandbox_child import Program, Tests
+    from cllm_bench.sandbox.child import Program, Tests
 
 _START_SECONDS = 60.0  # for a machine so busy that a process takes long to start
 _GRACE_SECONDS = 10.0  # the supervisor keeps the time; this is for hearing of it
 _SCRIPT = (
-    "import sys; sys.path.append(sys.argv.pop()); from cllm_bench.sandbox_child import main; "
+    "import sys; sys.path.append(sys.argv.pop()); from cllm_bench.sandbox.child import main; "
     "sys.path.pop(); main()"
 )
 

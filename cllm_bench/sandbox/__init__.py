@@ -1,0 +1,1 @@
+"""sandbox: say what belongs here."""
