@@ -14,13 +14,13 @@ from rich.console import Console
 from cllm_bench.ablation_plan import AblateOptions, Ablation, plan_ablation
 from cllm_bench.ablation_report import Entry, figures, markdown, training_figures
 from cllm_bench.ablation_variants import Variant
-from cllm_bench.checkpoint import Checkpoint
 from cllm_bench.contracts import Listen, Sampling
+from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.plan import RunPlan
 from cllm_bench.progress import LiveProgress
 from cllm_bench.results import ResultFolder
-from cllm_bench.runtime import Runtime
 from cllm_bench.summary import summarise_folder
 
 SEED = 0  # of order and statistics
@@ -94,7 +94,7 @@ def _trained(
 
 def _refuse_other_tokenizer(ablation: Ablation, variant: Variant) -> None:
     """One run has one tokenizer, the target's: a checkpoint with another would read nonsense."""
-    from cllm_bench.loading import load_tokenizer
+    from cllm_bench.engine.loading import load_tokenizer
 
     folder = ablation.folder(variant) / variant.recipe.role
     if not any(folder.glob("tokenizer*")):

@@ -35,8 +35,8 @@ from cllm_bench.cli_options import (
     TopP,
     Unsafe,
 )
+from cllm_bench.engine.family import DEFAULT
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.family import DEFAULT
 from cllm_bench.machine.processes import is_main, rank
 
 app = typer.Typer(

@@ -27,7 +27,7 @@ from cllm_bench.cli_options import (
     TrainQuestions,
     Unsafe,
 )
-from cllm_bench.family import DEFAULT
+from cllm_bench.engine.family import DEFAULT
 
 checks = typer.Typer()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, r
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
 
 Exactness = Literal["exact", "distribution", "lossy"]
 Split = Literal["train", "test"]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling, Step
+from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import ReplyEnded
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling
 from cllm_bench.core.registry import Registry
+from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.judge import JudgePrompt, NoOpinion, Opinion
 from cllm_bench.judge_endpoint import MAX_TOKENS
-from cllm_bench.runtime import Runtime
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ class LocalJudge:
 
     def ask(self, prompt: JudgePrompt) -> Opinion:
         """Let it answer."""
-        from cllm_bench.clock import device_clock
+        from cllm_bench.engine.clock import device_clock
         from cllm_bench.generate import generate
 
         prompt_ids = self._prompt_ids(prompt)
@@ -80,7 +80,7 @@ class LocalJudge:
         Raises:
             UserError: They cannot be read.
         """
-        from cllm_bench.loading import fingerprint
+        from cllm_bench.engine.loading import fingerprint
 
         return fingerprint(self._checkpoint)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cllm_bench.core.registry import Door, Entry, Registry
-from cllm_bench.family import BUNDLED, FILE, bundled_families, read_family
+from cllm_bench.engine.family import BUNDLED, FILE, bundled_families, read_family
 
 
 def show(plugins: Sequence[Path]) -> None:

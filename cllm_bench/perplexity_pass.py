@@ -117,7 +117,7 @@ class Texts:
         return torch.tensor(ids, device=self._family.runtime.device)
 
     def _refuse_window(self, label: str, window: int, role: str) -> None:
-        from cllm_bench.loading import load_config
+        from cllm_bench.engine.loading import load_config
 
         config = load_config(self._family.checkpoint(role)).get_text_config()
         known = getattr(config, "max_position_embeddings", None)

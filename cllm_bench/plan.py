@@ -23,8 +23,8 @@ from cllm_bench.contracts import (
     TextTask,
 )
 from cllm_bench.core.settings import as_dict, label
+from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily
 from cllm_bench.judge import JudgedTask
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.orders import balanced_orders
@@ -149,7 +149,7 @@ class RunPlan:
 
     def configuration(self) -> dict[str, Any]:
         """Return everything that decides the result; a run resumes only what is equal in it."""
-        from cllm_bench.loading import fingerprint
+        from cllm_bench.engine.loading import fingerprint
 
         roles = self.family.roles
         return {

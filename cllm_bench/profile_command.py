@@ -16,16 +16,16 @@ from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import parse_pairs
+from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily, find_family
 from cllm_bench.machine.environment import environment
 from cllm_bench.pass_times import Shape
 from cllm_bench.profile import Profile, markdown
 from cllm_bench.progress import LiveProgress
-from cllm_bench.runtime import Attention, Engine, Runtime, choice
 
 if TYPE_CHECKING:
-    from cllm_bench.clock import Clock
+    from cllm_bench.engine.clock import Clock
 
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTEXTS = (128, 512, 2048)
@@ -95,9 +95,9 @@ def measure(
     Raises:
         UserError: The model has no positions for the shortest context.
     """
-    from cllm_bench.clock import device_clock
+    from cllm_bench.engine.clock import device_clock
+    from cllm_bench.engine.pass_timing import time_passes, time_prefill
     from cllm_bench.machine.roofline import cache_bytes, copy_bandwidth, weight_bytes
-    from cllm_bench.pass_clock import time_passes, time_prefill
 
     listen("loading the weights", 0, 1)
     clock, model = device_clock(family.runtime.device), family.model(role)

@@ -11,8 +11,8 @@ from typing import Any
 
 from cllm_bench.answering import Answer, Answering
 from cllm_bench.cells import Cell
-from cllm_bench.clock import device_clock
 from cllm_bench.contracts import Listen
+from cllm_bench.engine.clock import device_clock
 from cllm_bench.judge_store import JudgeId
 from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.pass_times import TURN, TURNS, PassTime, missing_shapes
@@ -115,7 +115,7 @@ class Runner:
             return
         import torch
 
-        from cllm_bench.pass_clock import time_passes
+        from cllm_bench.engine.pass_timing import time_passes
 
         if not again:
             self._listen(f"{plan.label}: passes alone", 0, 1)

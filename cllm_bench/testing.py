@@ -171,8 +171,8 @@ class MethodSuite:
 
     @cached_property
     def _subject(self) -> Subject:
-        from cllm_bench.family import DEFAULT, find_family
-        from cllm_bench.runtime import Runtime
+        from cllm_bench.engine.family import DEFAULT, find_family
+        from cllm_bench.engine.runtime import Runtime
         from cllm_bench.testing_subject import Subject
 
         given = None

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from cllm_bench.clock import Clock
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily
 from cllm_bench.generate import generate
 from cllm_bench.testing_models import SHORT, VARIED
 from cllm_bench.testing_outcome import Failed, Skipped

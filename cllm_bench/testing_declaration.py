@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from cllm_bench.contracts import Exactness, LibraryDecoder
 from cllm_bench.core.settings import Selection, build, label, parse_selection
+from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily
 from cllm_bench.testing_models import VARIED
 from cllm_bench.testing_outcome import Failed
 from cllm_bench.testing_subject import Subject

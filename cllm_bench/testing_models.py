@@ -23,9 +23,9 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers.utils.logging import disable_progress_bar
 
-from cllm_bench.checkpoint import Checkpoint
-from cllm_bench.family import ModelFamily
-from cllm_bench.runtime import Runtime
+from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.runtime import Runtime
 
 RoleBuilder = Callable[[Path, Path], None]  # the role's folder, to be written; the target's
 

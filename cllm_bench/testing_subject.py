@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from cllm_bench.contracts import Decoder, Exactness, LibraryDecoder
+from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.family import ModelFamily
 from cllm_bench.testing_models import VARIED, RoleBuilder, Shape, tiny_family
 from cllm_bench.testing_outcome import Skipped
 from cllm_bench.testing_trace import Case, Pass, trace

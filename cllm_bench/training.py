@@ -14,8 +14,8 @@ from typing import Any
 from cllm_bench.contracts import Recipe, Stage, TrainingJob
 from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.core.settings import as_dict
+from cllm_bench.engine.family import FILE, ModelFamily, read_family
 from cllm_bench.errors import UserError
-from cllm_bench.family import FILE, ModelFamily, read_family
 from cllm_bench.machine.environment import environment
 from cllm_bench.machine.processes import barrier, is_main, join, on_main
 from cllm_bench.results import difference
@@ -165,7 +165,7 @@ def _compare(file: Path, configuration: Mapping[str, Any], output: Path) -> None
 
 def _configuration(name: str, recipe: Recipe, job: TrainingJob) -> dict[str, Any]:
     """Return what decides the result of a training."""
-    from cllm_bench.loading import fingerprint
+    from cllm_bench.engine.loading import fingerprint
 
     return {
         "recipe": name,
@@ -195,7 +195,7 @@ def _foreign(output: Path) -> bool:
 
 def _refuse_other_weights(job: TrainingJob, recipe: Recipe) -> None:
     """Refuse to put a role beside weights that it was not made from."""
-    from cllm_bench.loading import fingerprint
+    from cllm_bench.engine.loading import fingerprint
 
     if not (job.output / FILE).exists():
         return

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cllm_bench.contracts import Sampling
-    from cllm_bench.session import Session
+    from cllm_bench.engine.session import Session
 
 # A pass over several rows may add up the same products in another order than a pass over one. Each
 # addition rounds by eps/2; over the few hundred of a row the error stays within some eps.

@@ -12,8 +12,8 @@ from cllm_bench.contracts import Exactness, Sampling, Step
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cllm_bench.family import ModelFamily
-    from cllm_bench.session import Session
+    from cllm_bench.engine.family import ModelFamily
+    from cllm_bench.engine.session import Session
 
 
 @dataclass(frozen=True)

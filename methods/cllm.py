@@ -19,7 +19,7 @@ from cllm_bench_methods.jacobi import Jacobi
 from cllm_bench_methods.lookahead import Lookahead
 
 if TYPE_CHECKING:
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
     from cllm_bench_methods.cllm_recipe import CllmRecipe
 
 
@@ -156,7 +156,7 @@ class CllmTraining:
 
     def _model(self, round_: int = 0) -> PreTrainedModel:
         """Return the weights with which a round begins."""
-        from cllm_bench.loading import load_weights
+        from cllm_bench.engine.loading import load_weights
 
         family: ModelFamily = self.job.family
         runtime = replace(family.runtime, attention=self.recipe.attention)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sample, Sampling, Task
+from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
 from cllm_bench.repetition import is_repetitive
 from cllm_bench.stops import cut, ends_of
@@ -69,7 +69,7 @@ class Watch:
         Raises:
             UserError: None fits.
         """
-        from cllm_bench.session import Session
+        from cllm_bench.engine.session import Session
 
         size = int(model.config.get_text_config().vocab_size)
         decoder = JacobiDecoder(self._settings, Session(model), size, self._pad_id)

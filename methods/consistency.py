@@ -3,7 +3,7 @@
 Sources: Kou et al. 2024 (arXiv 2403.00835), equations 3 to 5; the progressive form follows Jacobi
 Forcing (arXiv 2512.14681).
 
-Beyond the shape letters of `cllm_bench.session`: B sequences, A answer tokens, C copies. A *packed*
+Beyond the shape letters of `cllm_bench.engine.session`: B sequences, A answer tokens, C copies. A *packed*
 sequence trains every block of an answer in one forward pass. Its columns are the prompt, the answer
 (the fixed points y* of all blocks, joined) and C noisy copies of the answer (a state y of every
 block). A copy's token at answer index a has the position of the answer's token at a. Drawn for a
@@ -148,8 +148,8 @@ def logits_of(
         batch: What it reads.
         cache: An empty one gets the keys and values of all columns.
     """
-    from cllm_bench.attention import Packing
-    from cllm_bench.session import cache_argument
+    from cllm_bench.engine.attention import Packing
+    from cllm_bench.engine.session import cache_argument
 
     keep = batch.ids.shape[1] - int(batch.prompts.min()) + 1
     logits: Tensor = model(
@@ -177,8 +177,8 @@ def logits_of_last(
     """
     import torch
 
-    from cllm_bench.attention import Packing
-    from cllm_bench.session import cache_argument
+    from cllm_bench.engine.attention import Packing
+    from cllm_bench.engine.session import cache_argument
 
     cache.crop(batch.clean - cache.get_seq_length())  # below 0: so many fewer
     total = batch.ids.shape[1]

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Stage, TrainingJob
+from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench.runtime import Attention
 from cllm_bench_methods.answers import Answers, collate
 from cllm_bench_methods.consistency import Divergence
 from cllm_bench_methods.draft_training import Distillation, spread, with_layers
@@ -31,7 +31,7 @@ from cllm_bench_methods.target_recipe import TargetRecipe, new_model
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class DraftRecipe:
         )
 
     def _check_layers(self, family: ModelFamily) -> None:
-        from cllm_bench.loading import load_config
+        from cllm_bench.engine.loading import load_config
 
         config = load_config(family.checkpoint("target")).get_text_config()
         if self.init == "layers" and self.layers > config.num_hidden_layers:
@@ -196,7 +196,7 @@ class _Training:
 
     def _teacher(self) -> PreTrainedModel:
         """Return the target in the precision of a run: it is not trained."""
-        from cllm_bench.loading import load_weights
+        from cllm_bench.engine.loading import load_weights
 
         family = as_it_runs(self._family)
         model = load_weights(family.checkpoint("target"), family.runtime)
@@ -206,7 +206,7 @@ class _Training:
         """Return the weights with which the training begins."""
         from transformers import set_seed
 
-        from cllm_bench.loading import load_weights
+        from cllm_bench.engine.loading import load_weights
 
         recipe, family = self.recipe, self._family
         if recipe.init == "checkpoint":
@@ -223,7 +223,7 @@ class _Training:
 
     def _new(self) -> PreTrainedModel:
         """Return a small Llama as long as the target, with as many embeddings."""
-        from cllm_bench.loading import load_config
+        from cllm_bench.engine.loading import load_config
 
         recipe, family = self.recipe, self._family
         target = load_config(family.checkpoint("target")).get_text_config()

@@ -12,9 +12,9 @@ from cllm_bench.core.files import write_atomically
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from cllm_bench.checkpoint import Checkpoint
     from cllm_bench.contracts import Recipe
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.checkpoint import Checkpoint
+    from cllm_bench.engine.family import ModelFamily
 
 LOG = "training_log.jsonl"
 CONFIG = "training_config.json"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel
 
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _weights(family: ModelFamily, role: str) -> PreTrainedModel:
     """Load a role's weights without the changes that other methods' have."""
     from transformers import GenerationConfig
 
-    from cllm_bench.loading import load_weights
+    from cllm_bench.engine.loading import load_weights
 
     model = load_weights(family.checkpoint(role), family.runtime).eval()
     # A checkpoint may bring settings of its own (top-k, penalties) that would fill every gap.

@@ -18,8 +18,8 @@ from cllm_bench_methods.medusa_tree import RANKS, Growth, Layout, Tree
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cllm_bench.family import ModelFamily
-    from cllm_bench.session import Session
+    from cllm_bench.engine.family import ModelFamily
+    from cllm_bench.engine.session import Session
     from cllm_bench_methods.medusa_heads import Heads, StoredHeads
 
 NODES = 63  # the authors'

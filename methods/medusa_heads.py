@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from cllm_bench.checkpoint import Checkpoint
+    from cllm_bench.engine.checkpoint import Checkpoint
 
 CONFIG = "config.json"
 WEIGHTS = "medusa_lm_head.safetensors"

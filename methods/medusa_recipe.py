@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
     from cllm_bench.optimise import Guard
     from cllm_bench_methods.medusa_training import Learner
 
@@ -217,7 +217,7 @@ class _Training:
         return Learner(module, outputs, recipe.heads, recipe.decay, recipe.joint_share)
 
     def _target(self, family: ModelFamily) -> PreTrainedModel:
-        from cllm_bench.loading import load_weights
+        from cllm_bench.engine.loading import load_weights
 
         return load_weights(family.checkpoint("target"), family.runtime)
 

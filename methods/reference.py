@@ -12,7 +12,7 @@ from cllm_bench_methods.jacobi import count_matches
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cllm_bench.session import Session
+    from cllm_bench.engine.session import Session
 
 WIDEST = 64  # guesses of a pass, at most: most answers fit in one
 

@@ -29,7 +29,7 @@ from cllm_bench_methods.collection import (
 )
 
 if TYPE_CHECKING:
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.family import ModelFamily
     from cllm_bench_methods.jacobi import JacobiDecoder
 
 CLEANING = "cleaning.json"
@@ -113,7 +113,7 @@ def collection_key(job: TrainingJob, own: Sequence[Any]) -> str:
         job: Its tasks, target and device count.
         own: Settings of the recipe that count too.
     """
-    from cllm_bench.loading import fingerprint
+    from cllm_bench.engine.loading import fingerprint
 
     tasks = {
         name: (found.fingerprint, len(found.samples), task.max_new_tokens, sorted(task.stop))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.chat import TEMPLATES
 from cllm_bench.contracts import Sample, Stage, TrainingJob
+from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench.runtime import Attention
 from cllm_bench_methods.answers import Answers, Example, collate, encode, refuse_unanswered
 from cllm_bench_methods.export import leave_checkpoint, parent_of
 
@@ -153,15 +153,15 @@ class _Training:
         leave_checkpoint(model, tokenizer, target, self._work, self._work / "fit", parent)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
-        from cllm_bench.checkpoint import Checkpoint
-        from cllm_bench.loading import load_tokenizer
+        from cllm_bench.engine.checkpoint import Checkpoint
+        from cllm_bench.engine.loading import load_tokenizer
 
         return load_tokenizer(Checkpoint(str(self._work / "tokenizer")))
 
     def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from transformers import set_seed
 
-        from cllm_bench.loading import load_weights
+        from cllm_bench.engine.loading import load_weights
 
         set_seed(self.recipe.seed)
         family = self.job.family
@@ -200,7 +200,7 @@ def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTr
     """Return a small Llama with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from cllm_bench.attention import register
+    from cllm_bench.engine.attention import register
 
     register()
     config = LlamaConfig(

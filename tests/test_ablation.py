@@ -38,7 +38,7 @@ class Damaged:
         def fit(folder):
             if self.scale > 100:
                 raise TrainingCollapsed("the training collapsed at step 7: loss is nan; none kept")
-            from cllm_bench.loading import load_weights
+            from cllm_bench.engine.loading import load_weights
 
             model = load_weights(job.family.checkpoint("target"), job.family.runtime)
             model.lm_head.weight.data *= self.scale

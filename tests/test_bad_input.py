@@ -111,7 +111,7 @@ def test_a_model_too_large_for_the_device(monkeypatch, tmp_path, command, capsys
     import torch
     import transformers
 
-    from cllm_bench import loading
+    from cllm_bench.engine import loading
 
     def refuse(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")

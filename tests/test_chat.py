@@ -6,9 +6,9 @@ import pytest
 from families import cli, rows, write_checkpoint
 
 from cllm_bench.chat import TEMPLATES, chat_ids
-from cllm_bench.checkpoint import Checkpoint
+from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.loading import load_tokenizer
 from cllm_bench.errors import UserError
-from cllm_bench.loading import load_tokenizer
 
 TALK = '''
 from dataclasses import dataclass

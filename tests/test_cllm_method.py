@@ -7,13 +7,13 @@ import pytest
 import torch
 from families import cli, rows, write_checkpoint, write_family
 
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.loading import TOKENIZER_FILES
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.family import find_family
 from cllm_bench.generate import generate
-from cllm_bench.loading import TOKENIZER_FILES
-from cllm_bench.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
@@ -192,8 +192,8 @@ def test_it_is_told_before_weights_are_read(folder, tmp_path):
 
 
 def test_a_family_without_a_target_has_nothing_to_differ_from(folder, tmp_path):
-    from cllm_bench.checkpoint import Checkpoint
-    from cllm_bench.family import ModelFamily
+    from cllm_bench.engine.checkpoint import Checkpoint
+    from cllm_bench.engine.family import ModelFamily
 
     role = other_vocabulary(tmp_path / "cllm")
     family = ModelFamily("odd", {"cllm": Checkpoint(str(role))}, CPU)

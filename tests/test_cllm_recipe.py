@@ -13,8 +13,8 @@ from families import cli, rows
 from safetensors.torch import load_file
 
 from cllm_bench.contracts import Source, TrainingJob
-from cllm_bench.family import find_family
-from cllm_bench.runtime import Runtime
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training import run_recipe
 from cllm_bench.training_state import trained_state
 from cllm_bench_methods.cllm_recipe import CllmRecipe

@@ -9,8 +9,8 @@ import torch
 from cllm_trainings import arguments, contents, training_log
 from families import cli, write_checkpoint
 
-from cllm_bench.family import find_family
-from cllm_bench.runtime import Runtime
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.answers import collate
 from cllm_bench_methods.collection import read_records
 from cllm_bench_methods.target_answers import examples_of
@@ -131,7 +131,7 @@ def test_questions_that_do_not_fit_the_model_are_left_out(monkeypatch, tmp_path,
     out = tmp_path / "out"
     assert cli(monkeypatch, *arguments(family, out, **settings)) == 0
     assert training_log(out / "cllm")[-1]["step"] == 4
-    monkeypatch.setattr("cllm_bench.loading.refuse_behaviour", lambda *_: None)  # needs 6
+    monkeypatch.setattr("cllm_bench.engine.loading.refuse_behaviour", lambda *_: None)  # needs 6
     family = narrow(tiny, tmp_path / "two", 2)
     line = refused(monkeypatch, capsys, arguments(family, tmp_path / "none", **settings))
     assert "none of 18 training questions leaves the target room for an answer" in line

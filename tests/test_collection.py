@@ -13,11 +13,11 @@ from conftest import VOCABULARY, tiny_model
 from test_exactness import decode, expected_tokens
 
 from cllm_bench.contracts import Sample, TrainingJob
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.family import find_family
 from cllm_bench.generate import generate
-from cllm_bench.runtime import Runtime
-from cllm_bench.session import Session
 from cllm_bench_methods.answers import encode
 from cllm_bench_methods.cllm_watch import Watch
 from cllm_bench_methods.collection import (

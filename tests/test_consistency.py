@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import VOCABULARY, tiny_model
 
-from cllm_bench import attention
+from cllm_bench.engine import attention
 from cllm_bench_methods import consistency
 from cllm_bench_methods.cllm_batches import Answer, States, pack, run
 from cllm_bench_methods.consistency import (

@@ -13,8 +13,8 @@ from test_exactness import decode
 from test_speculative import noisy, speculative
 
 from cllm_bench.contracts import Source, TrainingJob
-from cllm_bench.family import find_family
-from cllm_bench.runtime import Runtime
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training import run_recipe
 from cllm_bench_methods.answers import Example, collate
 from cllm_bench_methods.draft_recipe import DraftRecipe
@@ -212,7 +212,7 @@ def test_cleaning_that_leaves_nothing_does_not_stand_in_the_way(
 def test_prompts_that_fill_the_target_are_named(monkeypatch, tmp_path, tiny, capsys):
     from transformers import AutoConfig
 
-    monkeypatch.setattr("cllm_bench.loading.refuse_behaviour", lambda *_: None)
+    monkeypatch.setattr("cllm_bench.engine.loading.refuse_behaviour", lambda *_: None)
     narrow = tmp_path / "narrow"
     shutil.copytree(tiny[0] / "target", narrow)
     config = AutoConfig.from_pretrained(narrow)

@@ -3,11 +3,11 @@ import torch
 from conftest import KINDS, tiny_config, tiny_model
 from families import write_checkpoint, write_family
 
-from cllm_bench.checkpoint import Checkpoint
+from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.family import BUNDLED, FILE, bundled_families, find_family, read_family
+from cllm_bench.engine.loading import fingerprint, load_model, refuse_behaviour, refuse_config
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.family import BUNDLED, FILE, bundled_families, find_family, read_family
-from cllm_bench.loading import fingerprint, load_model, refuse_behaviour, refuse_config
-from cllm_bench.runtime import Runtime
 
 CPU = Runtime("cpu", "float32", threads=1)
 

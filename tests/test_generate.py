@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling, Step
+from cllm_bench.engine.clock import Clock
 from cllm_bench.generate import generate
 from cllm_bench.stops import StopStrings, cut
 from cllm_bench_methods.target_recipe import train_tokenizer

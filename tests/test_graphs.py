@@ -12,17 +12,17 @@ from conftest import KINDS, tiny_model
 from families import write_checkpoint
 from test_exactness import decode
 
-from cllm_bench import lean_layers
 from cllm_bench.answering import Answering
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
+from cllm_bench.engine import fused_layers as lean_layers
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.cuda_graphs import ROWS, Captures, GraphSession
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.fusion import make_lean
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.family import find_family
-from cllm_bench.graphs import ROWS, Captures, GraphSession
-from cllm_bench.lean import make_lean
 from cllm_bench.questions import Asked
-from cllm_bench.runtime import Runtime
-from cllm_bench.session import Session
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
 

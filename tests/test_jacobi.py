@@ -3,8 +3,8 @@ import torch
 from conftest import VOCABULARY
 from test_exactness import decode
 
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.session import Session
 from cllm_bench_methods import jacobi
 from cllm_bench_methods.jacobi import Guesses, Jacobi, JacobiDecoder
 from cllm_bench_methods.trajectory import Iterate, mechanism

@@ -735,8 +735,8 @@ def test_scores_are_means_of_turns_and_failures_count_as_nothing():
 
 
 def chat_checkpoint(folder: Path, template: str | None) -> Path:
-    from cllm_bench.checkpoint import Checkpoint
-    from cllm_bench.loading import load_tokenizer
+    from cllm_bench.engine.checkpoint import Checkpoint
+    from cllm_bench.engine.loading import load_tokenizer
 
     write_checkpoint(folder, seed=3)
     config = json.loads((folder / "config.json").read_text())
@@ -757,7 +757,7 @@ def test_a_local_judge_answers_as_transformers_does(tmp_path):
 
     from cllm_bench import judge_local
     from cllm_bench.core.registry import Registry
-    from cllm_bench.runtime import Runtime
+    from cllm_bench.engine.runtime import Runtime
 
     folder = chat_checkpoint(tmp_path / "wise", TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
@@ -777,10 +777,10 @@ def test_a_local_judge_answers_as_transformers_does(tmp_path):
 def test_local_judges_are_told_apart_by_their_weights(tmp_path):
     """Of two folders of one name, and of one folder before and after a training."""
     from cllm_bench.core.registry import Registry
+    from cllm_bench.engine.loading import fingerprint
+    from cllm_bench.engine.runtime import Runtime
     from cllm_bench.judge_local import LocalJudge
     from cllm_bench.judge_store import JudgeId
-    from cllm_bench.loading import fingerprint
-    from cllm_bench.runtime import Runtime
 
     def local(folder: Path) -> LocalJudge:
         fingerprint.cache_clear()  # as in a new process

@@ -3,12 +3,12 @@ import torch
 from conftest import KINDS, tiny_model
 from torch import nn
 
-from cllm_bench.attention import register
-from cllm_bench.cache import PreallocatedCache
-from cllm_bench.lean import fuse_norms, make_lean, shorten_lookups
-from cllm_bench.lean_body import LeanBody, fuse_body
-from cllm_bench.lean_layers import fuse_layers, lean_layers
-from cllm_bench.session import Session, cache_argument
+from cllm_bench.engine.attention import register
+from cllm_bench.engine.cache import PreallocatedCache
+from cllm_bench.engine.fused_body import LeanBody, fuse_body
+from cllm_bench.engine.fused_layers import fuse_layers, lean_layers
+from cllm_bench.engine.fusion import fuse_norms, make_lean, shorten_lookups
+from cllm_bench.engine.session import Session, cache_argument
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -252,9 +252,9 @@ def test_a_rotary_embedding_that_changes_with_the_context_still_does():
 def test_weights_loaded_for_training_are_left_alone(tmp_path):
     from families import write_checkpoint
 
-    from cllm_bench.checkpoint import Checkpoint
-    from cllm_bench.loading import load_model, load_weights
-    from cllm_bench.runtime import Runtime
+    from cllm_bench.engine.checkpoint import Checkpoint
+    from cllm_bench.engine.loading import load_model, load_weights
+    from cllm_bench.engine.runtime import Runtime
 
     where = Checkpoint(str(write_checkpoint(tmp_path / "one")))
     runtime = Runtime("cpu", "float32", threads=1)

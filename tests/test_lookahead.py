@@ -9,13 +9,13 @@ from families import write_checkpoint, write_family
 from test_exactness import decode, expected_tokens
 from test_jacobi import Scripted
 
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling, Source
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.family import find_family
 from cllm_bench.generate import generate
-from cllm_bench.runtime import Runtime
-from cllm_bench.session import Session
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi import Jacobi

@@ -16,17 +16,19 @@ from families import cli, rows
 from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from cllm_bench import answering, pass_clock, runner
+from cllm_bench import answering, runner
 from cllm_bench import plan as plan_module
 from cllm_bench.answering import Answering
-from cllm_bench.clock import Clock
 from cllm_bench.contracts import Sampling
-from cllm_bench.family import find_family
+from cllm_bench.engine import pass_timing as pass_clock
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.pass_timing import WARM_UP, time_passes, time_prefill
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine import environment as manifest_module
 from cllm_bench.machine import interference as machine_watch
 from cllm_bench.machine import roofline
 from cllm_bench.machine.interference import MachineWatch, gpu_slowed
-from cllm_bench.pass_clock import WARM_UP, time_passes, time_prefill
 from cllm_bench.pass_times import (
     TURN,
     PassLog,
@@ -40,7 +42,6 @@ from cllm_bench.pass_times import (
 from cllm_bench.questions import Asked
 from cllm_bench.reports import markdown
 from cllm_bench.results import ResultFolder
-from cllm_bench.runtime import Runtime
 from cllm_bench.summary import summarise
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.medusa import Medusa

@@ -10,12 +10,12 @@ from conftest import KINDS, tiny_model
 from families import cli, rows
 
 from cllm_bench.contracts import Source, TrainingJob
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.family import find_family
 from cllm_bench.objective import OptimiserSettings
 from cllm_bench.optimise import Optimiser, trained_state
-from cllm_bench.runtime import Runtime
-from cllm_bench.session import Session
 from cllm_bench.training import run_recipe
 from cllm_bench_methods.answers import Example, collate
 from cllm_bench_methods.medusa import Medusa

@@ -8,8 +8,8 @@ from test_exactness import decode
 
 from cllm_bench.chat import chat_ids
 from cllm_bench.contracts import Message, Source
-from cllm_bench.family import BUNDLED, find_family
-from cllm_bench.runtime import Runtime
+from cllm_bench.engine.family import BUNDLED, find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.medusa import Medusa

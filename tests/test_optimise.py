@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.objective import schedule
 from cllm_bench.optimise import (
@@ -18,7 +19,6 @@ from cllm_bench.optimise import (
     OptimiserSettings,
     trained_state,
 )
-from cllm_bench.session import Session
 
 
 def silent(*_):

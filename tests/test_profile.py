@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from families import cli
 
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.family import find_family
 from cllm_bench.profile import Profile, markdown
 from cllm_bench.profile_command import measure
-from cllm_bench.runtime import Runtime
 
 MANIFEST = {
     "machine": {"cpu": "EPYC"},

@@ -80,7 +80,7 @@ def test_a_broken_entry_point_is_reported_with_its_reason(monkeypatch):
         bad = [
             EntryPoint("gone", "no_such_package:Thing", group),
             EntryPoint("odd", "cllm_bench.errors:did_you_mean", group),
-            EntryPoint("bare", "cllm_bench.clock:Clock", group),
+            EntryPoint("bare", "cllm_bench.engine.clock:Clock", group),
         ]
         return [*real(group=group), *(bad if group == "cllm_bench.methods" else [])]
 

@@ -3,10 +3,10 @@ import torch
 from conftest import KINDS, tiny_model
 from torch import nn
 
-from cllm_bench import attention
-from cllm_bench.cache import PreallocatedCache
+from cllm_bench.engine import attention
+from cllm_bench.engine.cache import PreallocatedCache
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.session import Session
 
 
 def full_logits(model, ids):

@@ -16,9 +16,9 @@ from families import cli, write_coding_task
 
 from cllm_bench.chat import chat_ids
 from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
+from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.family import ModelFamily, find_family
-from cllm_bench.runtime import Runtime
 from cllm_bench.sandbox import isolation as sandbox_strength
 from cllm_bench.training import run_recipe
 from cllm_bench_methods.answers import Answers, Example, collate, encode

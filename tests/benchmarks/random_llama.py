@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from cllm_bench.family import find_family
+from cllm_bench.engine.family import find_family
 
 
 def main():

@@ -30,10 +30,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from cllm_bench.engine.fused_layers import compiled_layers
+from cllm_bench.engine.session import INITIAL_CAPACITY, Output, Session, last_states
 from cllm_bench.errors import UserError
-from cllm_bench.lean_layers import compiled_layers
 from cllm_bench.pass_times import PassLog
-from cllm_bench.session import INITIAL_CAPACITY, Output, Session, last_states
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 LEAST_WINDOW = 256

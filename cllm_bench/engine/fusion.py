@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from cllm_bench.lean_body import fuse_body
-from cllm_bench.lean_layers import NORMS, fuse_layers
+from cllm_bench.engine.fused_body import fuse_body
+from cllm_bench.engine.fused_layers import NORMS, fuse_layers
 
 _ROWS = (1, 2, 16, 200)
 

@@ -11,10 +11,10 @@ from functools import partial
 
 import torch
 
-from cllm_bench.clock import Clock
-from cllm_bench.family import ModelFamily
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.session import Session
 from cllm_bench.pass_times import TURN, TURNS, Shape
-from cllm_bench.session import Session
 
 WARM_UP = 6  # passes of a turn that are not timed
 

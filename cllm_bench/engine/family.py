@@ -23,17 +23,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cllm_bench.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint, looks_like_hub_id
+from cllm_bench.engine.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    hub_checkpoint,
+    looks_like_hub_id,
+)
+from cllm_bench.engine.runtime import Runtime, cores
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.pass_times import PassLog
-from cllm_bench.runtime import Runtime, cores
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from cllm_bench.graphs import Captures
-    from cllm_bench.session import Session
+    from cllm_bench.engine.cuda_graphs import Captures
+    from cllm_bench.engine.session import Session
 
 BUNDLED = Path(str(files("cllm_bench"))) / "models"
 DEFAULT = "mini"
@@ -82,7 +87,7 @@ class ModelFamily:
     @cached_property
     def captures(self) -> Captures:
         """What all sessions have captured as graphs."""
-        from cllm_bench.graphs import Captures
+        from cllm_bench.engine.cuda_graphs import Captures
 
         return Captures()
 
@@ -102,7 +107,7 @@ class ModelFamily:
                 with another vocabulary than the target's.
         """
         if role not in self._models:
-            from cllm_bench.loading import load_model
+            from cllm_bench.engine.loading import load_model
 
             self.refuse_tokenizer(role)
             model = load_model(self.checkpoint(role), self.runtime)
@@ -119,7 +124,7 @@ class ModelFamily:
         own = self.checkpoint(role)
         if role == "target" or "target" not in self.roles:
             return
-        from cllm_bench.loading import refuse_tokenizer
+        from cllm_bench.engine.loading import refuse_tokenizer
 
         refuse_tokenizer(own, role, self.checkpoint("target"), self.tokenizer)
 
@@ -147,8 +152,8 @@ class ModelFamily:
         """
         model = self.model(role)
         if self.runtime.engine != "eager":
-            from cllm_bench.graphs import GraphSession
-            from cllm_bench.lean_layers import lean_layers
+            from cllm_bench.engine.cuda_graphs import GraphSession
+            from cllm_bench.engine.fused_layers import lean_layers
 
             compiled = self.runtime.engine == "compiled"
             if compiled and not lean_layers(model):
@@ -159,7 +164,7 @@ class ModelFamily:
             return GraphSession(
                 model, self.captures, role=role, passes=self._passes, compiled=compiled
             )
-        from cllm_bench.session import Session
+        from cllm_bench.engine.session import Session
 
         return Session(model, role=role, passes=self._passes)
 
@@ -192,14 +197,14 @@ class ModelFamily:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The target's tokenizer, which all roles share."""
-        from cllm_bench.loading import load_tokenizer
+        from cllm_bench.engine.loading import load_tokenizer
 
         return load_tokenizer(self.checkpoint("target"))
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Ids that end a reply, by the tokenizer and the target's generation settings."""
-        from cllm_bench.loading import stop_ids
+        from cllm_bench.engine.loading import stop_ids
 
         return stop_ids(self.checkpoint("target"), self.tokenizer)
 
@@ -211,7 +216,7 @@ class ModelFamily:
 
     def vocabulary(self, role: str) -> int:
         """Return the number of token ids that a role knows, V; loads no weights."""
-        from cllm_bench.loading import load_config
+        from cllm_bench.engine.loading import load_config
 
         return int(load_config(self.checkpoint(role)).get_text_config().vocab_size)
 

@@ -21,13 +21,13 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from cllm_bench import attention
-from cllm_bench.checkpoint import Checkpoint
 from cllm_bench.core.files import reading
+from cllm_bench.engine import attention
+from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.fusion import make_lean
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.lean import make_lean
-from cllm_bench.runtime import Runtime
-from cllm_bench.session import Session
 
 # Any of them is a tokenizer; a checkpoint may lack one and use its target's.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

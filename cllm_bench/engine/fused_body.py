@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from cllm_bench.cache import PreallocatedCache
-from cllm_bench.lean_layers import LeanLayer, lean_layers
-from cllm_bench.session import Session, cache_argument
+from cllm_bench.engine.cache import PreallocatedCache
+from cllm_bench.engine.fused_layers import LeanLayer, lean_layers
+from cllm_bench.engine.session import Session, cache_argument
 
 _PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
 _PROMPT = 5  # tokens of a try, and behind them

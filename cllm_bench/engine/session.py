@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from cllm_bench.cache import PreallocatedCache
+from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.errors import UserError
 from cllm_bench.pass_times import PassLog
 

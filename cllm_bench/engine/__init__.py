@@ -1,0 +1,1 @@
+"""engine: say what belongs here."""
