@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from cllm_bench.cells import Cell
 from cllm_bench.contracts import Decoder, LibraryDecoder
+from cllm_bench.decoding.loop import Generation, generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
-from cllm_bench.generate import Generation, generate
 from cllm_bench.orders import balanced_orders
 from cllm_bench.plan import RunPlan
 from cllm_bench.questions import Asked

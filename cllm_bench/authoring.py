@@ -85,7 +85,7 @@ class ${cls}Decoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield what each pass settles, without end; all state of a reply is made in here."""
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         seen = prompt_ids.tolist()  # the prompt, and the reply so far

@@ -19,7 +19,7 @@ Listen = Callable[[str, int, int], None]  # what runs, how much is done, of how 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen; `cllm_bench.sampling` does it.
+    """How the next token is chosen; `cllm_bench.decoding.sampling` does it.
 
     Attributes:
         temperature: 0 is greedy.
@@ -277,7 +277,7 @@ class ChatTask(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """`checkpoint` for the checkpoint's own, or one of `cllm_bench.chat.TEMPLATES`."""
+        """`checkpoint` for the checkpoint's own, or one of `cllm_bench.decoding.chat_templates.TEMPLATES`."""
         ...
 
     def turns(self, sample: Sample) -> int:

@@ -51,8 +51,8 @@ class LocalJudge:
 
     def ask(self, prompt: JudgePrompt) -> Opinion:
         """Let it answer."""
+        from cllm_bench.decoding.loop import generate
         from cllm_bench.engine.clock import device_clock
-        from cllm_bench.generate import generate
 
         prompt_ids = self._prompt_ids(prompt)
         decoder = self._decoder

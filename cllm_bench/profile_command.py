@@ -135,7 +135,7 @@ def _outside(family: ModelFamily, role: str, tokens: int, clock: Clock) -> float
 
     import torch
 
-    from cllm_bench.generate import generate
+    from cllm_bench.decoding.loop import generate
 
     _, baseline = Registry().baseline()
     model, calls = family.model(role), list[float]()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.contracts import ChatTask, Sample, Sampling
-from cllm_bench.generate import Ends
+from cllm_bench.decoding.loop import Ends
+from cllm_bench.decoding.stop_strings import StopStrings, cut, ends_of
 from cllm_bench.plan import RunPlan, TaskPlan
-from cllm_bench.stops import StopStrings, cut, ends_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ class Questions:
         import torch
 
         if isinstance(plan.task, ChatTask):
-            from cllm_bench.chat import chat_ids
+            from cllm_bench.decoding.chat_templates import chat_ids
 
             messages = plan.task.messages(sample, replies)
             ids = chat_ids(self._tokenizer, plan.task.chat_template, messages)

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
 from cllm_bench.testing_models import SHORT, VARIED
 from cllm_bench.testing_outcome import Failed, Skipped
 from cllm_bench.testing_subject import LIMIT, Subject

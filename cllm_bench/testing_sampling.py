@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cllm_bench.contracts import Sampling
-from cllm_bench.sampling import probabilities
+from cllm_bench.decoding.sampling import probabilities
 from cllm_bench.testing_models import FEW, VARIED
 from cllm_bench.testing_outcome import Failed, Skipped
 from cllm_bench.testing_subject import LIMIT, Subject

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cllm_bench.contracts import Sampling
-    from cllm_bench.sampling import Chooser
+    from cllm_bench.decoding.sampling import Chooser
 
 
 class Settled(NamedTuple):
@@ -105,7 +105,7 @@ class Rejection:
         place: int,
     ) -> Tensor:  # (1,)
         """Draw the draft's token."""
-        from cllm_bench.sampling import probabilities
+        from cllm_bench.decoding.sampling import probabilities
 
         self._drafted.append(probabilities(logits, self._sampling))
         return self._draw(self._drafted[-1])
@@ -119,7 +119,7 @@ class Rejection:
         """Return the guesses before the first rejected one, and a token drawn in its place."""
         import torch
 
-        from cllm_bench.sampling import probabilities
+        from cllm_bench.decoding.sampling import probabilities
 
         target = probabilities(logits, self._sampling)
         # Behind the last guess nothing was drafted: what is left of p there is all of it.

@@ -47,7 +47,7 @@ class AutoregressiveDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield one token a step."""
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         token = choose(session.prefill(prompt_ids).logits, 0)  # (1,)

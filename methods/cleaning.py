@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
+from cllm_bench.decoding.repetition import RUN, is_repetitive
 from cllm_bench.errors import UserError
-from cllm_bench.repetition import RUN, is_repetitive
 from cllm_bench_methods.shards import Record
 
 Decode = Callable[[Sequence[int]], str]

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.contracts import Sample, Sampling, Task
+from cllm_bench.decoding.repetition import is_repetitive
+from cllm_bench.decoding.stop_strings import cut, ends_of
 from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
-from cllm_bench.repetition import is_repetitive
-from cllm_bench.stops import cut, ends_of
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
 from cllm_bench_methods.target_answers import Asked
 
@@ -96,7 +96,7 @@ class Watch:
     def _reply(self, decoder: JacobiDecoder, asked: Asked, positions: int) -> _Reply:
         import torch
 
-        from cllm_bench.generate import generate
+        from cllm_bench.decoding.loop import generate
 
         label, task, sample, example = asked
         room = positions - len(example.prompt)

@@ -20,8 +20,8 @@ from cllm_bench_methods.reference import ReferenceDecoder
 from cllm_bench_methods.shards import CollectionSettings, Counts, Question, Record, read_records
 
 if TYPE_CHECKING:
+    from cllm_bench.decoding.loop import Generation
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench.generate import Generation
     from cllm_bench_methods.trajectory import Iterate
 
 __all__ = [
@@ -130,8 +130,8 @@ def _decode(
     """Return the records of one question, and the passes that they took."""
     import torch
 
+    from cllm_bench.decoding.loop import generate
     from cllm_bench.engine.clock import Clock
-    from cllm_bench.generate import generate
 
     generation = generate(
         # Where fixed points alone are wanted, the reference says best what they may be.

@@ -77,7 +77,7 @@ class JacobiDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: at least one, at most the window's length."""
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session, size = self.session, self.settings.block_size
         choose = Chooser(sampling, prompt_ids.device)

@@ -157,7 +157,7 @@ class LookaheadDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: at least one, at most N."""
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         self.passes = passes = []

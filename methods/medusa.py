@@ -152,7 +152,7 @@ class MedusaDecoder:
         """Yield the tokens that each pass settles: the accepted path, and one more."""
         import torch
 
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session = self.session
         choose = Chooser(sampling, prompt_ids.device)
@@ -196,7 +196,7 @@ class MedusaDecoder:
     ) -> int:
         import torch
 
-        from cllm_bench.sampling import log_probabilities
+        from cllm_bench.decoding.sampling import log_probabilities
 
         drawn = sampling if sampling.temperature else Sampling(temperature=1.0)
         logs = log_probabilities(logits[layout.inner], drawn).log_softmax(-1)

@@ -75,7 +75,7 @@ class PromptLookupDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: at least one, at most k + 1."""
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         self.matches = matches = []

@@ -38,7 +38,7 @@ class ReferenceDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: at least one."""
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         settled = [int(choose(session.prefill(prompt_ids).logits, 0))]

@@ -14,7 +14,7 @@ from cllm_bench.core.files import reading, temporary_of, write_atomically, writi
 from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
-    from cllm_bench.stops import StopStrings
+    from cllm_bench.decoding.stop_strings import StopStrings
     from cllm_bench_methods.jacobi import Jacobi
 
 MANIFEST = "manifest.json"

@@ -122,7 +122,7 @@ class SpeculativeDecoder:
             yield behind
 
     def _acceptance(self, sampling: Sampling, prompt_ids: Tensor) -> Acceptance:
-        from cllm_bench.sampling import Chooser
+        from cllm_bench.decoding.sampling import Chooser
 
         if sampling.temperature == 0 or self.settings.acceptance == "coupled":
             return Matching(Chooser(sampling, prompt_ids.device))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from cllm_bench.contracts import Sample, Task, TrainingJob
 from cllm_bench.core.files import write_atomically
+from cllm_bench.decoding.stop_strings import ends_of
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import on_main, rank, world_size
-from cllm_bench.stops import ends_of
 from cllm_bench_methods.answers import Example, encode, refuse_unanswered
 from cllm_bench_methods.cleaning import prepare
 from cllm_bench_methods.collection import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cllm_bench.chat import TEMPLATES
 from cllm_bench.contracts import Sample, Stage, TrainingJob
+from cllm_bench.decoding.chat_templates import TEMPLATES
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from cllm_bench.chat import CHECKPOINT, TEMPLATES
 from cllm_bench.contracts import Message, Sample, SampleSet, Source, Split
+from cllm_bench.decoding.chat_templates import CHECKPOINT, TEMPLATES
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.judge import JudgePrompt
 from cllm_bench_tasks.mt_bench_files import REMEDY, WHOLE, QuestionText, read_mt_bench

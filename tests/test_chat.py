@@ -5,7 +5,7 @@ import json
 import pytest
 from families import cli, rows, write_checkpoint
 
-from cllm_bench.chat import TEMPLATES, chat_ids
+from cllm_bench.decoding.chat_templates import TEMPLATES, chat_ids
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.loading import load_tokenizer
 from cllm_bench.errors import UserError

@@ -8,12 +8,12 @@ import torch
 from families import cli, rows, write_checkpoint, write_family
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.loading import TOKENIZER_FILES
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder

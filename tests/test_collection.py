@@ -13,11 +13,11 @@ from conftest import VOCABULARY, tiny_model
 from test_exactness import decode, expected_tokens
 
 from cllm_bench.contracts import Sample, TrainingJob
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
 from cllm_bench_methods.answers import encode
 from cllm_bench_methods.cllm_watch import Watch
 from cllm_bench_methods.collection import (
@@ -482,7 +482,7 @@ def test_stop_strings_end_watched_answers_as_in_a_run(family, unstopped, monkeyp
         found.append(generate(*args, **options))
         return found[-1]
 
-    monkeypatch.setattr("cllm_bench.generate.generate", kept)
+    monkeypatch.setattr("cllm_bench.decoding.loop.generate", kept)
     watch = Watch(asked, family.tokenizer, family.stop_ids, Jacobi(SIZE), family.pad_id)
     with torch.no_grad():
         watch(family.model("target"))

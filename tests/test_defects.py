@@ -22,15 +22,15 @@ from synthetic import cell, failed, manifest, row
 from cllm_bench.answering import Answering
 from cllm_bench.cells import Cell
 from cllm_bench.contracts import Sampling, Step
+from cllm_bench.decoding.exactness import verdict
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine import clock as clock_module
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.session import Session
-from cllm_bench.generate import generate
 from cllm_bench.orders import balanced_orders
 from cllm_bench.plan import RunPlan, TaskPlan
 from cllm_bench.questions import Asked as AskedPrompt
 from cllm_bench.summary import summarise
-from cllm_bench.verdicts import verdict
 
 PROMPT = torch.tensor([1])
 STOP = 0

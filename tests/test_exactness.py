@@ -7,9 +7,9 @@ import torch
 from conftest import VOCABULARY, tiny_model
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.session import Session
-from cllm_bench.generate import generate
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from cllm_bench.contracts import Sampling, Step
+from cllm_bench.decoding.loop import generate
+from cllm_bench.decoding.stop_strings import StopStrings, cut
 from cllm_bench.engine.clock import Clock
-from cllm_bench.generate import generate
-from cllm_bench.stops import StopStrings, cut
 from cllm_bench_methods.target_recipe import train_tokenizer
 
 PROMPT = torch.tensor([1])

@@ -13,11 +13,11 @@ from test_speculative import drawn, noisy
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.sampling import probabilities
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.sampling import probabilities
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.hf_loops import HfAssisted, HfDecoder, HfGenerate
 

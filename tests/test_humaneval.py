@@ -16,9 +16,9 @@ import pytest
 
 from cllm_bench.contracts import Sample, Source, Task
 from cllm_bench.core.settings import label
+from cllm_bench.decoding.stop_strings import cut
 from cllm_bench.errors import UserError
 from cllm_bench.sandbox.isolation import Strength, strength
-from cllm_bench.stops import cut
 from cllm_bench_tasks import humaneval_files
 from cllm_bench_tasks.humaneval import HumanEval
 from cllm_bench_tasks.humaneval_code import COMPLETION_STOPS, program_of

@@ -10,12 +10,12 @@ from test_exactness import decode, expected_tokens
 from test_jacobi import Scripted
 
 from cllm_bench.contracts import Sampling, Source
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi import Jacobi

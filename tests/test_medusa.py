@@ -12,13 +12,13 @@ from safetensors.torch import save_file
 from test_exactness import expected_tokens
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
 from cllm_bench_methods import medusa as medusa_module
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.medusa import (

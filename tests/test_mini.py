@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_exactness import decode
 
-from cllm_bench.chat import chat_ids
 from cllm_bench.contracts import Message, Source
+from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.engine.family import BUNDLED, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive

@@ -9,10 +9,10 @@ from test_exactness import decode, expected_tokens
 from test_jacobi import Scripted
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.prompt_lookup import PromptLookup, PromptLookupDecoder, Text
 

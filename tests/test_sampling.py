@@ -8,7 +8,7 @@ from families import TASK, cli, rows
 from scipy.stats import chisquare
 
 from cllm_bench.contracts import Sampling
-from cllm_bench.sampling import Chooser, log_probabilities, probabilities
+from cllm_bench.decoding.sampling import Chooser, log_probabilities, probabilities
 from cllm_bench.statistics import expected_best
 
 CPU = torch.device("cpu")

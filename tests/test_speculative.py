@@ -11,13 +11,13 @@ from scipy.stats import binomtest, chisquare
 from test_exactness import LIMIT, decode, expected_tokens
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.loop import generate
+from cllm_bench.decoding.sampling import probabilities
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.generate import generate
-from cllm_bench.sampling import probabilities
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.speculative import Speculative, SpeculativeDecoder
 

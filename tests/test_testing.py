@@ -11,8 +11,8 @@ import torch
 from families import cli, write_family
 
 from cllm_bench.contracts import Step
+from cllm_bench.decoding.sampling import Chooser, probabilities
 from cllm_bench.errors import UserError
-from cllm_bench.sampling import Chooser, probabilities
 from cllm_bench.testing import CHECKS, MethodSuite, check_method, method_suite
 from cllm_bench.testing_models import VARIED
 from cllm_bench.testing_sampling import DRAWS

@@ -14,8 +14,8 @@ import pytest
 import torch
 from families import cli, write_coding_task
 
-from cllm_bench.chat import chat_ids
 from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
+from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError

@@ -6,10 +6,10 @@ import torch
 from conftest import tiny_model
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.exactness import first_difference, verdict
+from cllm_bench.decoding.repetition import is_repetitive
+from cllm_bench.decoding.sampling import Chooser
 from cllm_bench.engine.session import Session
-from cllm_bench.repetition import is_repetitive
-from cllm_bench.sampling import Chooser
-from cllm_bench.verdicts import first_difference, verdict
 
 PROMPT = torch.tensor([1, 2, 3])
 GREEDY = Sampling()

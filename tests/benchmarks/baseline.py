@@ -19,11 +19,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from cllm_bench.contracts import Sampling, Source
+from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
-from cllm_bench.generate import generate
 from cllm_bench.machine.environment import machine, versions
 from cllm_bench.statistics import geometric_interval, geometric_mean
 from cllm_bench_methods.ar import AutoregressiveDecoder

@@ -78,7 +78,7 @@ def _tied(
     """
     import torch
 
-    from cllm_bench.sampling import Chooser
+    from cllm_bench.decoding.sampling import Chooser
 
     whole = replace(sampling, top_p=1.0)
     scores = Chooser(whole, logits.device).scores(logits, place)[0].double()

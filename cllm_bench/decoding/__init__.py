@@ -1,0 +1,1 @@
+"""decoding: say what belongs here."""
