@@ -15,13 +15,13 @@ from cllm_bench.commands import at_least_one, build_tasks, check_sandbox, requir
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label, parse_selection
+from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.machine.processes import world_size
 from cllm_bench.plan import TaskPlan, plan_task
 from cllm_bench.progress import LiveProgress
-from cllm_bench.sources import task_sources
 from cllm_bench.train_command import ask_recipe, family_to_train
 
 

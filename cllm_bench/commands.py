@@ -18,13 +18,13 @@ from cllm_bench.cells import Cell, plan_cells
 from cllm_bench.contracts import Sampling, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_selections
+from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 from cllm_bench.plan import RunPlan, plan_task
 from cllm_bench.progress import LiveProgress
-from cllm_bench.sources import task_sources
 
 if TYPE_CHECKING:
     from cllm_bench.judge import Judge

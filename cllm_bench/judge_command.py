@@ -13,6 +13,7 @@ from rich.console import Console
 from cllm_bench.contracts import Listen, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
+from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.judge import Judge, JudgedTask
@@ -23,7 +24,6 @@ from cllm_bench.judge_store import total
 from cllm_bench.plan import TaskPlan
 from cllm_bench.progress import LiveProgress
 from cllm_bench.results import JUDGEMENTS, ResultFolder
-from cllm_bench.sources import task_sources
 
 BUILT_IN = "built-in"  # label of every task's own sample
 PARALLEL = 4

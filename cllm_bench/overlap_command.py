@@ -16,9 +16,9 @@ from cllm_bench.contracts import ChatTask, Sample, Source, Split, Task
 from cllm_bench.core.files import write_atomically
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, build, parse_selection
+from cllm_bench.data.json_lines import read_json_lines
+from cllm_bench.data.overlap import Match, Overlap, Question, by_turn, find_overlap, turns_of
 from cllm_bench.errors import UserError
-from cllm_bench.json_lines import read_json_lines
-from cllm_bench.overlap import Match, Overlap, Question, by_turn, find_overlap, turns_of
 
 SHOWN = 5  # examples
 LENGTH = 300  # of an example, in characters

@@ -21,8 +21,8 @@ from typing import Any
 from cllm_bench.contracts import ChatTask, Sample, SampleSet, Source, Task, TextTask
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
+from cllm_bench.data.overlap import turns_of
 from cllm_bench.errors import UserError
-from cllm_bench.overlap import turns_of
 from cllm_bench.testing_outcome import CheckResult, Failed, Skipped, raised
 
 GRADED = 25  # questions whose answers are graded

@@ -13,11 +13,11 @@ from cllm_bench.commands import build_tasks, check_sandbox
 from cllm_bench.contracts import Recipe, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, build, parse_pairs, parse_selection
+from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine.processes import is_main
 from cllm_bench.progress import LiveProgress
-from cllm_bench.sources import task_sources
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cllm_bench.core.files import reading
+from cllm_bench.data.json_lines import Entry, damaged
 from cllm_bench.errors import UserError
-from cllm_bench.json_lines import Entry, damaged
 
 NAME = "HumanEval.jsonl"
 REMEDY = (

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from cllm_bench.data.json_lines import Entry, read_json_lines
 from cllm_bench.errors import UserError
-from cllm_bench.json_lines import Entry, read_json_lines
 from cllm_bench_tasks.mt_bench_judging import (
     BOTH_TURNS,
     ONE_TURN,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from cllm_bench.contracts import Message, Sample, SampleSet, Source
+from cllm_bench.data.json_lines import ASKED, Entry, read_json_lines
 from cllm_bench.errors import UserError
-from cllm_bench.json_lines import ASKED, Entry, read_json_lines
 
 IDS = ("question_id", "id")
 SPEC_BENCH = "question.jsonl"

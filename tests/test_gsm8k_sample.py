@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from cllm_bench.overlap import Question, find_overlap
+from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench_tasks.gsm8k_sample import STORIES, TEST_PROBLEMS, Problem, problems, split_of
 from cllm_bench_tasks.gsm8k_words import MEN, POOLS, WOMEN, plural
 

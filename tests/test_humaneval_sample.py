@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 
-from cllm_bench.overlap import Question, find_overlap
+from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench_tasks.humaneval_sample import (
     FAMILIES,
     TEST_PROBLEMS,

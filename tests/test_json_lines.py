@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cllm_bench.data.json_lines import read_json_lines
 from cllm_bench.errors import UserError
-from cllm_bench.json_lines import read_json_lines
 
 
 @pytest.fixture

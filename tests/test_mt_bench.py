@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from cllm_bench.contracts import Source
+from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.errors import UserError
-from cllm_bench.overlap import Question, find_overlap
 from cllm_bench_tasks.mt_bench import MtBench, plain_text
 from cllm_bench_tasks.mt_bench_files import WITH_REFERENCE, read_mt_bench
 from cllm_bench_tasks.mt_bench_sample import CATEGORIES, TEST_CONVERSATIONS, conversations, split_of

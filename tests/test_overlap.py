@@ -7,7 +7,7 @@ import time
 import pytest
 from families import cli, write_task
 
-from cllm_bench.overlap import Question, find_overlap, grams, words
+from cllm_bench.data.overlap import Question, find_overlap, grams, words
 
 PLUGIN = '''
 from dataclasses import dataclass

@@ -14,8 +14,8 @@ import pytest
 from families import cli
 
 from cllm_bench.contracts import Source, Task, TextTask
+from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench.errors import UserError
-from cllm_bench.overlap import Question, find_overlap
 from cllm_bench_tasks import text_files
 from cllm_bench_tasks.ptb import PennTreebank
 from cllm_bench_tasks.text_grammar import split_of

@@ -1,0 +1,1 @@
+"""data: say what belongs here."""
