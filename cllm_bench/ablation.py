@@ -76,7 +76,7 @@ def _trained(
     ablation: Ablation, variant: Variant, siblings: Sequence[Path], progress: Listen, heading: str
 ) -> str | None:
     """Train one variant; return how it collapsed, if it did."""
-    from cllm_bench.training import run_recipe
+    from cllm_bench.training.recipe_runner import run_recipe
 
     def listen(what: str, done: int, total: int) -> None:
         progress(f"{heading} · {what}", done, total)

@@ -46,7 +46,7 @@ def train_command(options: TrainOptions) -> None:
     family = family_to_train(options.model, options.roles, options.device, options.threads)
     asked = ask_recipe(registry, family, options.recipe)
     recipe: Recipe = build(asked.cls, "recipe", Selection(asked.name, asked.settings))
-    from cllm_bench.training import run_recipe
+    from cllm_bench.training.recipe_runner import run_recipe
 
     console = Console(stderr=True, quiet=not is_main())
     tasks = build_tasks(registry, options.tasks)

@@ -14,7 +14,7 @@ from cllm_bench_methods.consistency import CLEAN, PADDING, Divergence, Objective
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cllm_bench.optimise import LossSum
+    from cllm_bench.training.trainer import LossSum
     from cllm_bench_methods.collection import Record
 
 Tokens = tuple[int, ...]
@@ -254,7 +254,7 @@ def _unsettled(state: Tokens, fixed: Tokens) -> int:
 
 def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
-    from cllm_bench.optimise import LossSum
+    from cllm_bench.training.trainer import LossSum
     from cllm_bench_methods.consistency import ar_loss, consistency_loss
     from cllm_bench_methods.target_recipe import answer_loss
 

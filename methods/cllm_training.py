@@ -83,12 +83,12 @@ class CllmTraining:
         return decoder
 
     def _trained(self, round_: int) -> dict[str, Tensor]:
-        from cllm_bench.optimise import trained_state
+        from cllm_bench.training.trainer import trained_state
 
         return trained_state(self._work / f"fit-{round_ + 1}")
 
     def _fit(self, round_: int, folder: Path) -> None:
-        from cllm_bench.optimise import Optimiser, OptimiserSettings
+        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 
         recipe, states = self.recipe, self.recipe.states_of(round_, self.job.family)
         answers, watch = self._material(round_, folder)
@@ -169,7 +169,7 @@ class CllmTraining:
 
     def _leave_good(self, round_: int, folder: Path) -> str:
         """Leave the last good weights of a collapsed fit as a checkpoint; say where it is."""
-        from cllm_bench.optimise import GOOD, trained_state
+        from cllm_bench.training.trainer import GOOD, trained_state
 
         if not (folder / GOOD).exists():
             return ""

@@ -154,7 +154,7 @@ class _Training:
 
     def fit(self, folder: Path) -> None:
         """Fit the draft; leave its final checkpoint."""
-        from cllm_bench.optimise import Optimiser, OptimiserSettings
+        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 
         recipe = self.recipe
         held_out, examples = self.answers.examples(
@@ -181,7 +181,7 @@ class _Training:
         """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
         if not is_main():
             return
-        from cllm_bench.optimise import trained_state
+        from cllm_bench.training.trainer import trained_state
 
         model, work = self._draft(), self.answers.work
         model.load_state_dict(trained_state(work / "fit"))

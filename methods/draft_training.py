@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from cllm_bench.optimise import LossSum
+    from cllm_bench.training.trainer import LossSum
 
 GROUP = 32  # held-out answers in a batch
 GUESSES = 4  # drafted for a pass, where acceptance is watched
@@ -48,7 +48,7 @@ class Distillation:
         """
         from torch.nn.functional import cross_entropy
 
-        from cllm_bench.optimise import LossSum
+        from cllm_bench.training.trainer import LossSum
 
         teacher, student, tokens = self._run(model, batch)
         total = apart = divergence(teacher, student, self.kind).sum()

@@ -63,7 +63,7 @@ def parent_of(recipe: Recipe, family: ModelFamily) -> Checkpoint | None:
 
 def leave_log(folder: Path, work: Path, fit: Path) -> None:
     """Put log and settings of a training into a checkpoint's folder; see `leave_checkpoint`."""
-    from cllm_bench import optimise
+    from cllm_bench.training import trainer as optimise
 
     shutil.copyfile(fit / optimise.LOG, folder / LOG)
     manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench.optimise import Guard
+    from cllm_bench.training.trainer import Guard
     from cllm_bench_methods.medusa_training import Learner
 
 LOSS = 1.0  # nats a token by which the held-out AR loss may rise
@@ -164,7 +164,7 @@ class _Training:
         rates: Mapping[str, float] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        from cllm_bench.optimise import Optimiser, OptimiserSettings
+        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 
         recipe = self.recipe
         held_out, examples = self._examples(folder)
@@ -195,7 +195,7 @@ class _Training:
         )
 
     def _fitted(self, stage: str) -> dict[str, Tensor]:
-        from cllm_bench.optimise import trained_state
+        from cllm_bench.training.trainer import trained_state
 
         return trained_state(self.answers.work / stage)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-    from cllm_bench.optimise import LossSum
+    from cllm_bench.training.trainer import LossSum
 
     # The module as it is placed, ids (B, T), rows (B, T) -> what the model says at the rows (N, V),
     # where it is trained too, and what every head says there.
@@ -101,7 +101,7 @@ class Learner:
         import torch
         from torch.nn.functional import cross_entropy
 
-        from cllm_bench.optimise import LossSum
+        from cllm_bench.training.trainer import LossSum
 
         labels, own, found = self._run(module, batch)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from cllm_bench.optimise import LossSum
+    from cllm_bench.training.trainer import LossSum
 
 END = "<|end|>"
 PAD = "<|pad|>"
@@ -118,7 +118,7 @@ class _Training:
 
     def fit(self, folder: Path) -> None:
         """Fit the model; leave its final checkpoint."""
-        from cllm_bench.optimise import Optimiser, OptimiserSettings
+        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 
         recipe = self.recipe
         tokenizer = self._load_tokenizer()
@@ -143,7 +143,7 @@ class _Training:
         """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
         if not is_main():
             return
-        from cllm_bench.optimise import trained_state
+        from cllm_bench.training.trainer import trained_state
 
         tokenizer = self._load_tokenizer()
         model = self._model(tokenizer)
@@ -227,7 +227,7 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> LossSum:
     """
     from torch.nn.functional import cross_entropy
 
-    from cllm_bench.optimise import LossSum
+    from cllm_bench.training.trainer import LossSum
 
     device = next(model.parameters()).device
     ids, weights = batch["ids"].to(device), batch["weights"].to(device)[:, 1:]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from cllm_bench.contracts import Source, TrainingJob
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
-from cllm_bench.training import run_recipe
-from cllm_bench.training_state import trained_state
+from cllm_bench.training.checkpoints import trained_state
+from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.cllm_recipe import CllmRecipe
 from cllm_bench_methods.cllm_watch import collapsed
 from cllm_bench_methods.collection import CollectionSettings, read_records
@@ -115,7 +115,7 @@ def test_figures_of_several_tasks_are_told_apart(monkeypatch, tmp_path, tiny):
 SMALL_SHARDS, SAVES = 6, 0
 KILLED = f"""
 import os, signal
-import cllm_bench.optimise as optimise
+import cllm_bench.training.trainer as optimise
 import cllm_bench_methods.collection as collection
 from pyarrow import parquet
 

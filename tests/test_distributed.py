@@ -11,7 +11,7 @@ import pytest
 import torch
 from families import cli
 
-from cllm_bench.optimise import trained_state
+from cllm_bench.training.trainer import trained_state
 
 RECIPE = (
     "target:init=scratch,hidden=16,layers=2,heads=2,feed_forward=24,vocabulary=400,"

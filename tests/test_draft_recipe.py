@@ -15,7 +15,7 @@ from test_speculative import noisy, speculative
 from cllm_bench.contracts import Source, TrainingJob
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
-from cllm_bench.training import run_recipe
+from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.answers import Example, collate
 from cllm_bench_methods.draft_recipe import DraftRecipe
 from cllm_bench_methods.draft_training import Distillation, acceptance, spread, with_layers
@@ -93,7 +93,7 @@ def test_what_lies_beside_the_weights(trained):
 
 
 def test_interrupted_it_ends_with_the_same_weights(monkeypatch, tmp_path, tiny, trained):
-    from cllm_bench.optimise import Optimiser, OptimiserSettings
+    from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 
     plain, step = OptimiserSettings.__init__, Optimiser._one_step
 

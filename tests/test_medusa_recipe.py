@@ -14,9 +14,9 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.objective import OptimiserSettings
-from cllm_bench.optimise import Optimiser, trained_state
-from cllm_bench.training import run_recipe
+from cllm_bench.training.objective import OptimiserSettings
+from cllm_bench.training.recipe_runner import run_recipe
+from cllm_bench.training.trainer import Optimiser, trained_state
 from cllm_bench_methods.answers import Example, collate
 from cllm_bench_methods.medusa import Medusa
 from cllm_bench_methods.medusa_heads import StoredHeads, new_heads, read_heads
@@ -335,7 +335,7 @@ def test_stopped_anywhere_it_ends_with_the_same_weights(job, tmp_path, monkeypat
 
 def test_a_child_of_the_model_may_learn_at_a_rate_of_its_own(tmp_path):
     """The first step of AdamW moves a weight by the learning rate, whatever the gradient."""
-    from cllm_bench.objective import LossSum
+    from cllm_bench.training.objective import LossSum
 
     model = torch.nn.ModuleDict({"slow": torch.nn.Linear(3, 1), "fast": torch.nn.Linear(3, 1)})
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -10,8 +10,8 @@ from conftest import tiny_model
 
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.objective import schedule
-from cllm_bench.optimise import (
+from cllm_bench.training.objective import schedule
+from cllm_bench.training.trainer import (
     CHECKPOINT,
     GOOD,
     LossSum,
@@ -268,7 +268,7 @@ def test_what_is_no_number_never_enters_the_weights(tmp_path, where):
 
 
 def test_a_save_that_takes_long_is_made_more_rarely(tmp_path, monkeypatch):
-    import cllm_bench.optimise as module
+    import cllm_bench.training.trainer as module
 
     clock = [0.0]
     saves = []

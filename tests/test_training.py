@@ -20,7 +20,7 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.sandbox import isolation as sandbox_strength
-from cllm_bench.training import run_recipe
+from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.answers import Answers, Example, collate, encode
 from cllm_bench_methods.target_recipe import answer_loss, train_tokenizer
 
@@ -93,7 +93,7 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(monkeypatch, tmp_path
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(monkeypatch, recipe, whole) == 0
     code = (
-        "import cllm_bench.optimise as o\n"
+        "import cllm_bench.training.trainer as o\n"
         "real = o.OptimiserSettings.__init__\n"
         "def often(self, *a, **k):\n    real(self, *a, **k | {'save_every': 0.2})\n"
         "o.OptimiserSettings.__init__ = often\n"
@@ -179,7 +179,7 @@ def test_the_sandbox_is_tried_before_anything_is_trained(monkeypatch, tmp_path, 
         sandbox_strength.require(weak)  # as a grader asks
         return job.output
 
-    monkeypatch.setattr("cllm_bench.training.run_recipe", run_recipe)
+    monkeypatch.setattr("cllm_bench.training.recipe_runner.run_recipe", run_recipe)
     arguments.append("--allow-unsafe-code")
     assert train(monkeypatch, TINY, out, *arguments) == 0
     assert capsys.readouterr().err.count(f"{weak}\n") == 1
@@ -245,7 +245,7 @@ def never(folder):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run a recipe without settings to a folder; return what it announced."""
-    monkeypatch.setattr("cllm_bench.training.as_dict", lambda recipe: {})
+    monkeypatch.setattr("cllm_bench.training.recipe_runner.as_dict", lambda recipe: {})
 
     def run(name, recipe, *siblings):
         said = []

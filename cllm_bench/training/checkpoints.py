@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from cllm_bench.core.files import append, write_atomically, writing
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.lora import merge
+from cllm_bench.training.lora import merge
 
 CHECKPOINT = "checkpoint.pt"
 GOOD = "good.pt"

@@ -18,19 +18,8 @@ from transformers import PreTrainedModel
 
 from cllm_bench.contracts import Listen
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.lora import add_adapters
 from cllm_bench.machine.processes import is_main, join, on_main, rank, world_size
-from cllm_bench.objective import (
-    Batches,
-    Evaluate,
-    Guard,
-    Loss,
-    LossSum,
-    OptimiserSettings,
-    schedule,
-)
-from cllm_bench.placement import new_accelerator, place, split_parameters, twin_of
-from cllm_bench.training_state import (
+from cllm_bench.training.checkpoints import (
     CHECKPOINT,
     GOOD,
     LOG,
@@ -44,6 +33,17 @@ from cllm_bench.training_state import (
     restore,
     trained_state,
     write_state,
+)
+from cllm_bench.training.distributed import new_accelerator, place, split_parameters, twin_of
+from cllm_bench.training.lora import add_adapters
+from cllm_bench.training.objective import (
+    Batches,
+    Evaluate,
+    Guard,
+    Loss,
+    LossSum,
+    OptimiserSettings,
+    schedule,
 )
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""training: say what belongs here."""
