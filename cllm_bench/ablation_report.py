@@ -20,7 +20,7 @@ from cllm_bench.contracts import SampleSet, Task
 from cllm_bench.report_columns import MAIN, Column, Line, Manifest, Run, mechanism_columns
 from cllm_bench.report_notes import conditions, notes, subtitle
 from cllm_bench.reports import Grid, markdown_table
-from cllm_bench.rows import Row, question_of
+from cllm_bench.results.rows import Row, question_of
 from cllm_bench.statistics import Interval, bootstrap_interval, median
 
 LOG = "training_log.jsonl"  # that a recipe leaves in a checkpoint's folder

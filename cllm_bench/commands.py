@@ -114,9 +114,9 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
             meant.
     """
     from cllm_bench.core.files import write_atomically
-    from cllm_bench.judge_store import find_judge_id
     from cllm_bench.reports import markdown
-    from cllm_bench.results import ResultFolder
+    from cllm_bench.results.folder import ResultFolder
+    from cllm_bench.results.judgements import find_judge_id
     from cllm_bench.summary import summarise_folder
 
     read = [ResultFolder.read(path) for path in folders]

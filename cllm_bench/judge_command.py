@@ -20,10 +20,10 @@ from cllm_bench.judge import Judge, JudgedTask
 from cllm_bench.judge_endpoint import EndpointJudge, key_of_environment
 from cllm_bench.judge_local import LocalJudge
 from cllm_bench.judge_run import Judging, Material, Outcome
-from cllm_bench.judge_store import total
 from cllm_bench.plan import TaskPlan
 from cllm_bench.progress import LiveProgress
-from cllm_bench.results import JUDGEMENTS, ResultFolder
+from cllm_bench.results.folder import JUDGEMENTS, ResultFolder
+from cllm_bench.results.judgements import total
 
 BUILT_IN = "built-in"  # label of every task's own sample
 PARALLEL = 4

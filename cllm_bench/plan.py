@@ -28,8 +28,8 @@ from cllm_bench.errors import UserError
 from cllm_bench.judge import JudgedTask
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.orders import balanced_orders
-from cllm_bench.results import row_key
-from cllm_bench.rows import draw_ids, question_of
+from cllm_bench.results.folder import row_key
+from cllm_bench.results.rows import draw_ids, question_of
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50

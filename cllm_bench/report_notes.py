@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cllm_bench.formats import ratio, share
-from cllm_bench.judge_store import JudgeId
 from cllm_bench.report_columns import Line, Manifest, Run, method
+from cllm_bench.results.judgements import JudgeId
 
 FEW_SAMPLES = 30
 NOISY = 0.10

@@ -12,11 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cllm_bench.judge_store import JudgeId, Judgement, scored
 from cllm_bench.measured import Measured, decode_pace
-from cllm_bench.pass_times import PassTime, predicted_paces
-from cllm_bench.perplexity import Perplexity, figures
-from cllm_bench.rows import Row, question_of
+from cllm_bench.results.judgements import JudgeId, Judgement, scored
+from cllm_bench.results.pass_times import PassTime, predicted_paces
+from cllm_bench.results.perplexity import Perplexity, figures
+from cllm_bench.results.rows import Row, question_of
 from cllm_bench.statistics import (
     Interval,
     geometric_interval,
@@ -30,7 +30,7 @@ from cllm_bench.statistics import (
 )
 
 if TYPE_CHECKING:
-    from cllm_bench.results import ResultFolder
+    from cllm_bench.results.folder import ResultFolder
 
 _WORST_FIRST = ("mismatch", "tie", "exact")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cllm_bench.results import Row
+from cllm_bench.results.folder import Row
 
 
 def cell(method: str, checkpoint: str = "target", **changes: Any) -> dict[str, Any]:

@@ -28,9 +28,9 @@ from cllm_bench.judge_endpoint import (
     checked_url,
     key_of_environment,
 )
-from cllm_bench.judge_store import Judgement, parse_judgement
 from cllm_bench.reports import markdown
-from cllm_bench.results import ResultFolder
+from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.judgements import Judgement, parse_judgement
 from cllm_bench.summary import summarise
 
 KEY = "sk-very-secret-0123456789"
@@ -780,7 +780,7 @@ def test_local_judges_are_told_apart_by_their_weights(tmp_path):
     from cllm_bench.engine.loading import fingerprint
     from cllm_bench.engine.runtime import Runtime
     from cllm_bench.judge_local import LocalJudge
-    from cllm_bench.judge_store import JudgeId
+    from cllm_bench.results.judgements import JudgeId
 
     def local(folder: Path) -> LocalJudge:
         fingerprint.cache_clear()  # as in a new process

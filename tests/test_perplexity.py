@@ -15,7 +15,9 @@ from synthetic import cell, manifest, row
 from cllm_bench import perplexity_pass
 from cllm_bench.contracts import ScoredText, TextTask
 from cllm_bench.errors import UserError
-from cllm_bench.perplexity import (
+from cllm_bench.reports import markdown
+from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.perplexity import (
     Part,
     Perplexity,
     Window,
@@ -24,8 +26,6 @@ from cllm_bench.perplexity import (
     windows,
     word_perplexity,
 )
-from cllm_bench.reports import markdown
-from cllm_bench.results import ResultFolder
 from cllm_bench.summary import summarise
 
 TASK = '''

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cllm_bench.errors import UserError
-from cllm_bench.results import ResultFolder, Row, row_key
-from cllm_bench.rows import parse_row
+from cllm_bench.results.folder import ResultFolder, Row, row_key
+from cllm_bench.results.rows import parse_row
 
 MANIFEST: dict[str, Any] = {
     "configuration": {"seed": 0, "tasks": ["spider"], "cells": [{"method": "ar"}, {"method": "x"}]},

@@ -202,7 +202,7 @@ def test_an_edited_plugin_does_not_go_on_with_old_rows(monkeypatch, tmp_path, ti
 def test_a_full_disk_is_told_and_nothing_stored_is_lost(monkeypatch, tmp_path, command, capsys):
     import errno
 
-    import cllm_bench.results as results
+    import cllm_bench.results.folder as results
 
     arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
     real, calls = results.append, []

@@ -31,7 +31,7 @@ from cllm_bench.engine.checkpoint import (
 )
 from cllm_bench.engine.runtime import Runtime, cores
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.pass_times import PassLog
+from cllm_bench.results.pass_times import PassLog
 
 if TYPE_CHECKING:
     from torch import Tensor

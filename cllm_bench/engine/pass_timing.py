@@ -14,7 +14,7 @@ import torch
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.session import Session
-from cllm_bench.pass_times import TURN, TURNS, Shape
+from cllm_bench.results.pass_times import TURN, TURNS, Shape
 
 WARM_UP = 6  # passes of a turn that are not timed
 

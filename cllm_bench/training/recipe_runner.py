@@ -18,7 +18,7 @@ from cllm_bench.engine.family import FILE, ModelFamily, read_family
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.machine.processes import barrier, is_main, join, on_main
-from cllm_bench.results import difference
+from cllm_bench.results.folder import difference
 
 Announce = Callable[[str], None]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from cllm_bench.rows import Row
+from cllm_bench.results.rows import Row
 
 AFTER = " after "
 TURN = 5  # timed passes in a row

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.rows import Row, conversation
+from cllm_bench.results.rows import Row, conversation
 
 _HASH = re.compile(r"^(sha256|hub):(\w{12})\w+$")
 

@@ -17,10 +17,10 @@ from typing import Any, Self, TypeVar
 
 from cllm_bench.core.files import append, reading, temporary_of, write_atomically, writing
 from cllm_bench.errors import UserError
-from cllm_bench.judge_store import Judgement, parse_judgement
-from cllm_bench.pass_times import PassTime, parse_pass_time
-from cllm_bench.perplexity import Perplexity, parse_perplexity
-from cllm_bench.rows import Row, parse_row, row_key
+from cllm_bench.results.judgements import Judgement, parse_judgement
+from cllm_bench.results.pass_times import PassTime, parse_pass_time
+from cllm_bench.results.perplexity import Perplexity, parse_perplexity
+from cllm_bench.results.rows import Row, parse_row, row_key
 
 __all__ = ["ResultFolder", "Row", "row_key"]
 
