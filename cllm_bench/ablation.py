@@ -20,8 +20,8 @@ from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.plan import RunPlan
 from cllm_bench.progress import LiveProgress
+from cllm_bench.report.summary import summarise_folder
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.summary import summarise_folder
 
 SEED = 0  # of order and statistics
 

@@ -71,7 +71,7 @@ def run_command(options: RunOptions) -> None:
     plan = _plan(options)
     judging = _judging(options, plan)
     output = options.output or _default_output(plan)
-    from cllm_bench.reports import rich_table
+    from cllm_bench.report.tables import rich_table
     from cllm_bench.runner import Runner
 
     with LiveProgress(console) as progress:
@@ -114,10 +114,10 @@ def table_command(folders: Sequence[Path], output: Path | None, judge: str | Non
             meant.
     """
     from cllm_bench.core.files import write_atomically
-    from cllm_bench.reports import markdown
+    from cllm_bench.report.summary import summarise_folder
+    from cllm_bench.report.tables import markdown
     from cllm_bench.results.folder import ResultFolder
     from cllm_bench.results.judgements import find_judge_id
-    from cllm_bench.summary import summarise_folder
 
     read = [ResultFolder.read(path) for path in folders]
     judgements = [each for folder in read for each in folder.judgements]

@@ -63,7 +63,7 @@ def judge_command(options: JudgeOptions) -> None:
         material = _material(registry, folder.manifest, options.data)
         with LiveProgress(console) as progress:
             outcome, summaries = judge_folder(folder, judge, material, progress)
-    from cllm_bench.reports import rich_table
+    from cllm_bench.report.tables import rich_table
 
     rich_table([(folder.manifest, summaries)])
     report(console, judge, outcome, options.run)

@@ -20,8 +20,8 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
-from cllm_bench.profile import Profile, markdown
 from cllm_bench.progress import LiveProgress
+from cllm_bench.report.profile import Profile, markdown
 from cllm_bench.results.pass_times import Shape
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.perplexity_pass import Texts
 from cllm_bench.plan import Round, RunPlan, TaskPlan
 from cllm_bench.questions import Asked, Questions
-from cllm_bench.reports import markdown
+from cllm_bench.report.summary import summarise_folder
+from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.judgements import JudgeId
 from cllm_bench.results.pass_times import TURN, TURNS, PassTime, missing_shapes
-from cllm_bench.summary import summarise_folder
 
 PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
 ROUNDS_TO_A_PAUSE = 20

@@ -30,7 +30,7 @@ from cllm_bench.engine.session import Session
 from cllm_bench.orders import balanced_orders
 from cllm_bench.plan import RunPlan, TaskPlan
 from cllm_bench.questions import Asked as AskedPrompt
-from cllm_bench.summary import summarise
+from cllm_bench.report.summary import summarise
 
 PROMPT = torch.tensor([1])
 STOP = 0

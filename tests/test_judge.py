@@ -28,10 +28,10 @@ from cllm_bench.judge_endpoint import (
     checked_url,
     key_of_environment,
 )
-from cllm_bench.reports import markdown
+from cllm_bench.report.summary import summarise
+from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import Judgement, parse_judgement
-from cllm_bench.summary import summarise
 
 KEY = "sk-very-secret-0123456789"
 FAST = Patience(tries=3, first=0.01, longest=0.02, told=5, answer=0.5)

@@ -30,7 +30,8 @@ from cllm_bench.machine import interference as machine_watch
 from cllm_bench.machine import roofline
 from cllm_bench.machine.interference import MachineWatch, gpu_slowed
 from cllm_bench.questions import Asked
-from cllm_bench.reports import markdown
+from cllm_bench.report.summary import summarise
+from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.pass_times import (
     TURN,
@@ -42,7 +43,6 @@ from cllm_bench.results.pass_times import (
     parse_shape,
     predicted_paces,
 )
-from cllm_bench.summary import summarise
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.medusa import Medusa
 

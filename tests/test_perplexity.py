@@ -15,7 +15,8 @@ from synthetic import cell, manifest, row
 from cllm_bench import perplexity_pass
 from cllm_bench.contracts import ScoredText, TextTask
 from cllm_bench.errors import UserError
-from cllm_bench.reports import markdown
+from cllm_bench.report.summary import summarise
+from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.perplexity import (
     Part,
@@ -26,7 +27,6 @@ from cllm_bench.results.perplexity import (
     windows,
     word_perplexity,
 )
-from cllm_bench.summary import summarise
 
 TASK = '''
 from dataclasses import dataclass

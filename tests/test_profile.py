@@ -9,8 +9,8 @@ from families import cli
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.profile import Profile, markdown
 from cllm_bench.profile_command import measure
+from cllm_bench.report.profile import Profile, markdown
 
 MANIFEST = {
     "machine": {"cpu": "EPYC"},

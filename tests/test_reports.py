@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from synthetic import cell, failed, manifest, row
 
-from cllm_bench import formats
-from cllm_bench.report_columns import Run
-from cllm_bench.reports import markdown, rich_table
+from cllm_bench.report import numbers as formats
+from cllm_bench.report.columns import Run
+from cllm_bench.report.summary import summarise
+from cllm_bench.report.tables import markdown, rich_table
 from cllm_bench.results.folder import Row
-from cllm_bench.summary import summarise
 
 PACES = {"ar": 1.0, "jacobi": 0.5}
 
@@ -304,7 +304,7 @@ def test_a_wide_terminal_shows_everything_and_brackets_are_no_markup(
 
 def test_making_a_table_imports_nothing_heavy() -> None:
     script = (
-        "import sys, cllm_bench.reports, cllm_bench.summary, cllm_bench.results.folder;"
+        "import sys, cllm_bench.report.tables, cllm_bench.report.summary, cllm_bench.results.folder;"
         "heavy = ('torch', 'pandas', 'scipy', 'transformers', 'rich');"
         "print([name for name in heavy if name in sys.modules])"
     )

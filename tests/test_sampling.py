@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from cllm_bench.contracts import Sampling
 from cllm_bench.decoding.sampling import Chooser, log_probabilities, probabilities
-from cllm_bench.statistics import expected_best
+from cllm_bench.report.statistics import expected_best
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5], [0.0, 0.0, 1.0, 0.5, -2.0]])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cllm_bench.statistics import (
+from cllm_bench.report.statistics import (
     Interval,
     _student,
     bootstrap_interval,
@@ -78,7 +78,7 @@ def test_interval_of_a_mean_is_close_to_students(monkeypatch: pytest.MonkeyPatch
     low, high = stats.t.interval(0.95, 39, values.mean(), stats.sem(values))
     found = mean_interval(values.tolist(), seed=0)
     assert found == pytest.approx((low, high), abs=0.05 * (high - low))
-    monkeypatch.setattr("cllm_bench.statistics._CHUNK", 400)  # many samples go in portions
+    monkeypatch.setattr("cllm_bench.report.statistics._CHUNK", 400)  # many samples go in portions
     assert mean_interval(values.tolist(), seed=0) == pytest.approx(found, abs=0.1)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cllm_bench.contracts import ScoredText
-from cllm_bench.statistics import Interval, bootstrap_interval
+from cllm_bench.report.statistics import Interval, bootstrap_interval
 
 
 class Window(NamedTuple):

@@ -25,7 +25,7 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.machine.environment import machine, versions
-from cllm_bench.statistics import geometric_interval, geometric_mean
+from cllm_bench.report.statistics import geometric_interval, geometric_mean
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
 from cllm_bench_tasks.spider import Spider

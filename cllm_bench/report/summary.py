@@ -12,12 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cllm_bench.measured import Measured, decode_pace
-from cllm_bench.results.judgements import JudgeId, Judgement, scored
-from cllm_bench.results.pass_times import PassTime, predicted_paces
-from cllm_bench.results.perplexity import Perplexity, figures
-from cllm_bench.results.rows import Row, question_of
-from cllm_bench.statistics import (
+from cllm_bench.report.samples import Measured, decode_pace
+from cllm_bench.report.statistics import (
     Interval,
     geometric_interval,
     geometric_mean,
@@ -28,6 +24,10 @@ from cllm_bench.statistics import (
     relative_spread,
     wilson_interval,
 )
+from cllm_bench.results.judgements import JudgeId, Judgement, scored
+from cllm_bench.results.pass_times import PassTime, predicted_paces
+from cllm_bench.results.perplexity import Perplexity, figures
+from cllm_bench.results.rows import Row, question_of
 
 if TYPE_CHECKING:
     from cllm_bench.results.folder import ResultFolder

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cllm_bench import formats
+from cllm_bench.report import numbers as formats
 
 Manifest = Mapping[str, Any]
 Summary = Mapping[str, Any]

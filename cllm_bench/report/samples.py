@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from cllm_bench.report.statistics import expected_best, median
 from cllm_bench.results.rows import Row, conversation, question_of
-from cllm_bench.statistics import expected_best, median
 
 
 class Measured(NamedTuple):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cllm_bench.report_columns import MAIN, Column, Line, Run, mechanism_columns
-from cllm_bench.report_notes import LEGEND, conditions, notes, subtitle
+from cllm_bench.report.columns import MAIN, Column, Line, Run, mechanism_columns
+from cllm_bench.report.notes import LEGEND, conditions, notes, subtitle
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cllm_bench import formats
+from cllm_bench.report import numbers as formats
 
 # Tokens that a method may settle in a pass, for the table of what that would gain.
 SETTLED = (2, 3, 4, 6, 8)

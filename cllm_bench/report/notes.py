@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cllm_bench.formats import ratio, share
-from cllm_bench.report_columns import Line, Manifest, Run, method
+from cllm_bench.report.columns import Line, Manifest, Run, method
+from cllm_bench.report.numbers import ratio, share
 from cllm_bench.results.judgements import JudgeId
 
 FEW_SAMPLES = 30

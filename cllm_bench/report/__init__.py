@@ -1,0 +1,1 @@
+"""report: say what belongs here."""
