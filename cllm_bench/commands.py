@@ -27,8 +27,8 @@ from cllm_bench.plan import RunPlan, plan_task
 from cllm_bench.progress import LiveProgress
 
 if TYPE_CHECKING:
-    from cllm_bench.judge import Judge
-    from cllm_bench.judge_run import Material
+    from cllm_bench.judge.grading import Material
+    from cllm_bench.judge.protocol import Judge
 
 
 @dataclass(frozen=True)

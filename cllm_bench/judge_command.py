@@ -16,10 +16,10 @@ from cllm_bench.core.settings import build, parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.judge import Judge, JudgedTask
-from cllm_bench.judge_endpoint import EndpointJudge, key_of_environment
-from cllm_bench.judge_local import LocalJudge
-from cllm_bench.judge_run import Judging, Material, Outcome
+from cllm_bench.judge.endpoint import EndpointJudge, key_of_environment
+from cllm_bench.judge.grading import Judging, Material, Outcome
+from cllm_bench.judge.local import LocalJudge
+from cllm_bench.judge.protocol import Judge, JudgedTask
 from cllm_bench.plan import TaskPlan
 from cllm_bench.progress import LiveProgress
 from cllm_bench.results.folder import JUDGEMENTS, ResultFolder

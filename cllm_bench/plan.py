@@ -25,7 +25,7 @@ from cllm_bench.contracts import (
 from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.judge import JudgedTask
+from cllm_bench.judge.protocol import JudgedTask
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.orders import balanced_orders
 from cllm_bench.results.folder import row_key

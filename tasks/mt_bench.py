@@ -11,7 +11,7 @@ from typing import ClassVar
 from cllm_bench.contracts import Message, Sample, SampleSet, Source, Split
 from cllm_bench.decoding.chat_templates import CHECKPOINT, TEMPLATES
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.judge import JudgePrompt
+from cllm_bench.judge.protocol import JudgePrompt
 from cllm_bench_tasks.mt_bench_files import REMEDY, WHOLE, QuestionText, read_mt_bench
 from cllm_bench_tasks.mt_bench_judging import OWN, judge_prompt
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from cllm_bench.judge import rating
+from cllm_bench.judge.protocol import rating
 
 _DESCRIPTION = "The mean of the ratings, from 1 to 10, that a judge wrote as '[[rating]]'."
 _INPUTS = """

@@ -20,14 +20,14 @@ from synthetic import cell, manifest, row
 from synthetic import failed as failed_row
 
 from cllm_bench.errors import UserError
-from cllm_bench.judge import JudgePrompt, NoOpinion, rating
-from cllm_bench.judge_endpoint import (
+from cllm_bench.judge.endpoint import (
     DETAIL,
     EndpointJudge,
     Patience,
     checked_url,
     key_of_environment,
 )
+from cllm_bench.judge.protocol import JudgePrompt, NoOpinion, rating
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
@@ -302,7 +302,7 @@ def test_an_answer_that_drips_ends_in_time():
 
 
 def test_an_answer_without_end_is_refused(monkeypatch):
-    monkeypatch.setattr("cllm_bench.judge_endpoint.LARGEST", 50_000)
+    monkeypatch.setattr("cllm_bench.judge.endpoint.LARGEST", 50_000)
     wrong = r"^the answer is longer than 50,000 bytes \(3 tries\)$"
     with (
         Endpoint(lambda *_: said("x" * 200_000)) as endpoint,
@@ -755,9 +755,9 @@ def test_a_local_judge_answers_as_transformers_does(tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from cllm_bench import judge_local
     from cllm_bench.core.registry import Registry
     from cllm_bench.engine.runtime import Runtime
+    from cllm_bench.judge import local as judge_local
 
     folder = chat_checkpoint(tmp_path / "wise", TEMPLATE)
     with pytest.MonkeyPatch.context() as patch:
@@ -779,7 +779,7 @@ def test_local_judges_are_told_apart_by_their_weights(tmp_path):
     from cllm_bench.core.registry import Registry
     from cllm_bench.engine.loading import fingerprint
     from cllm_bench.engine.runtime import Runtime
-    from cllm_bench.judge_local import LocalJudge
+    from cllm_bench.judge.local import LocalJudge
     from cllm_bench.results.judgements import JudgeId
 
     def local(folder: Path) -> LocalJudge:
@@ -802,7 +802,7 @@ def test_local_judges_are_told_apart_by_their_weights(tmp_path):
 
 def test_a_local_judge_judges_a_run(monkeypatch, tmp_path, out, plugin, capsys):
     folder = chat_checkpoint(tmp_path / "wise", TEMPLATE)
-    monkeypatch.setattr("cllm_bench.judge_local.MAX_TOKENS", 8)
+    monkeypatch.setattr("cllm_bench.judge.local.MAX_TOKENS", 8)
     asked = ["judge", out, "--judge", folder, "--plugin", plugin, "--threads", 1]
     assert cli(monkeypatch, *asked) == 1  # its weights are random: it gives no ratings
     shown = capsys.readouterr().err

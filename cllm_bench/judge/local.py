@@ -10,8 +10,8 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.judge import JudgePrompt, NoOpinion, Opinion
-from cllm_bench.judge_endpoint import MAX_TOKENS
+from cllm_bench.judge.endpoint import MAX_TOKENS
+from cllm_bench.judge.protocol import JudgePrompt, NoOpinion, Opinion
 
 if TYPE_CHECKING:
     from torch import Tensor

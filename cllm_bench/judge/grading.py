@@ -12,7 +12,15 @@ from typing import NamedTuple, cast
 
 from cllm_bench.contracts import ChatTask, Listen, Sample, Task
 from cllm_bench.errors import UserError
-from cllm_bench.judge import LOWEST, Judge, JudgedTask, JudgePrompt, NoOpinion, Stopped, rating
+from cllm_bench.judge.protocol import (
+    LOWEST,
+    Judge,
+    JudgedTask,
+    JudgePrompt,
+    NoOpinion,
+    Stopped,
+    rating,
+)
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import JudgeId, Judgement, conversations, ratings
 from cllm_bench.results.rows import Row, question_of, row_key

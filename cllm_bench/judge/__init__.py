@@ -1,0 +1,1 @@
+"""judge: say what belongs here."""
