@@ -18,10 +18,10 @@ from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.plan import RunPlan
 from cllm_bench.progress import LiveProgress
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.results.folder import ResultFolder
+from cllm_bench.run.plan import RunPlan
 
 SEED = 0  # of order and statistics
 
@@ -112,7 +112,7 @@ def _evaluate(
     ablation: Ablation, entries: Sequence[Entry], progress: Listen, console: Console
 ) -> ResultFolder:
     """Measure all variants that were trained, in one run, paired; return what it stored."""
-    from cllm_bench.runner import Runner
+    from cllm_bench.run.runner import Runner
 
     options = ablation.options
     variants = [entry.variant for entry in entries if entry.collapsed is None]

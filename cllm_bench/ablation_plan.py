@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from cllm_bench.ablation_variants import Variant, combinations, expand, following, parse_vary
-from cllm_bench.cells import Cell, plan_cells
 from cllm_bench.commands import at_least_one, build_tasks, check_sandbox, required
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry
@@ -20,8 +19,9 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.machine.processes import world_size
-from cllm_bench.plan import TaskPlan, plan_task
 from cllm_bench.progress import LiveProgress
+from cllm_bench.run.method_specs import Cell, plan_cells
+from cllm_bench.run.plan import TaskPlan, plan_task
 from cllm_bench.train_command import ask_recipe, family_to_train
 
 

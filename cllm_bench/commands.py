@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from rich.console import Console
 
-from cllm_bench.cells import Cell, plan_cells
 from cllm_bench.contracts import Sampling, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_selections
@@ -23,8 +22,9 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench.plan import RunPlan, plan_task
 from cllm_bench.progress import LiveProgress
+from cllm_bench.run.method_specs import Cell, plan_cells
+from cllm_bench.run.plan import RunPlan, plan_task
 
 if TYPE_CHECKING:
     from cllm_bench.judge.grading import Material
@@ -72,7 +72,7 @@ def run_command(options: RunOptions) -> None:
     judging = _judging(options, plan)
     output = options.output or _default_output(plan)
     from cllm_bench.report.tables import rich_table
-    from cllm_bench.runner import Runner
+    from cllm_bench.run.runner import Runner
 
     with LiveProgress(console) as progress:
         runner = Runner(plan, output, progress)

@@ -20,10 +20,10 @@ from cllm_bench.judge.endpoint import EndpointJudge, key_of_environment
 from cllm_bench.judge.grading import Judging, Material, Outcome
 from cllm_bench.judge.local import LocalJudge
 from cllm_bench.judge.protocol import Judge, JudgedTask
-from cllm_bench.plan import TaskPlan
 from cllm_bench.progress import LiveProgress
 from cllm_bench.results.folder import JUDGEMENTS, ResultFolder
 from cllm_bench.results.judgements import total
+from cllm_bench.run.plan import TaskPlan
 
 BUILT_IN = "built-in"  # label of every task's own sample
 PARALLEL = 4
@@ -111,7 +111,7 @@ def judge_folder(
     Raises:
         UserError: The judge will never answer, or nothing can be stored.
     """
-    from cllm_bench.runner import write_summary
+    from cllm_bench.run.runner import write_summary
 
     judging = Judging(folder, judge, listen)
     try:

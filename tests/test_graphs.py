@@ -12,7 +12,6 @@ from conftest import KINDS, tiny_model
 from families import write_checkpoint
 from test_exactness import decode
 
-from cllm_bench.answering import Answering
 from cllm_bench.contracts import Sampling
 from cllm_bench.engine import fused_layers as lean_layers
 from cllm_bench.engine.clock import Clock
@@ -22,7 +21,8 @@ from cllm_bench.engine.fusion import make_lean
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.questions import Asked
+from cllm_bench.run.executor import Answering
+from cllm_bench.run.prompts import Asked
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
 

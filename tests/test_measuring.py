@@ -16,9 +16,6 @@ from families import cli, rows
 from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from cllm_bench import answering, runner
-from cllm_bench import plan as plan_module
-from cllm_bench.answering import Answering
 from cllm_bench.contracts import Sampling
 from cllm_bench.engine import pass_timing as pass_clock
 from cllm_bench.engine.clock import Clock
@@ -29,7 +26,6 @@ from cllm_bench.machine import environment as manifest_module
 from cllm_bench.machine import interference as machine_watch
 from cllm_bench.machine import roofline
 from cllm_bench.machine.interference import MachineWatch, gpu_slowed
-from cllm_bench.questions import Asked
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
@@ -43,6 +39,11 @@ from cllm_bench.results.pass_times import (
     parse_shape,
     predicted_paces,
 )
+from cllm_bench.run import executor as answering
+from cllm_bench.run import plan as plan_module
+from cllm_bench.run import runner
+from cllm_bench.run.executor import Answering
+from cllm_bench.run.prompts import Asked
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.medusa import Medusa
 
@@ -354,7 +355,9 @@ def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny, watched, monkeypa
     Some kinds of things cannot be watched by a weak reference.
     """
     if not watched:
-        monkeypatch.setattr("cllm_bench.answering.weakref", SimpleNamespace(ref=lambda _: len(0)))
+        monkeypatch.setattr(
+            "cllm_bench.run.executor.weakref", SimpleNamespace(ref=lambda _: len(0))
+        )
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
     bound, alive = [], []
 

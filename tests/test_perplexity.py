@@ -12,7 +12,6 @@ from conftest import tiny_model
 from families import cli, rows, write_checkpoint
 from synthetic import cell, manifest, row
 
-from cllm_bench import perplexity_pass
 from cllm_bench.contracts import ScoredText, TextTask
 from cllm_bench.errors import UserError
 from cllm_bench.report.summary import summarise
@@ -27,6 +26,7 @@ from cllm_bench.results.perplexity import (
     windows,
     word_perplexity,
 )
+from cllm_bench.run import perplexity as perplexity_pass
 
 TASK = '''
 from dataclasses import dataclass

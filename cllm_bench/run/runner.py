@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cllm_bench.answering import Answer, Answering
-from cllm_bench.cells import Cell
 from cllm_bench.contracts import Listen
 from cllm_bench.decoding.exactness import Verdict, verdict
 from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.machine.interference import Lap, MachineWatch
-from cllm_bench.perplexity_pass import Texts
-from cllm_bench.plan import Round, RunPlan, TaskPlan
-from cllm_bench.questions import Asked, Questions
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.judgements import JudgeId
 from cllm_bench.results.pass_times import TURN, TURNS, PassTime, missing_shapes
+from cllm_bench.run.executor import Answer, Answering
+from cllm_bench.run.method_specs import Cell
+from cllm_bench.run.perplexity import Texts
+from cllm_bench.run.plan import Round, RunPlan, TaskPlan
+from cllm_bench.run.prompts import Asked, Questions
 
 PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
 ROUNDS_TO_A_PAUSE = 20

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cllm_bench.cells import Cell
 from cllm_bench.contracts import (
     ChatTask,
     Sample,
@@ -27,9 +26,10 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.judge.protocol import JudgedTask
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
-from cllm_bench.orders import balanced_orders
 from cllm_bench.results.folder import row_key
 from cllm_bench.results.rows import draw_ids, question_of
+from cllm_bench.run.method_specs import Cell
+from cllm_bench.run.turn_orders import balanced_orders
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50

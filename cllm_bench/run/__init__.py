@@ -1,0 +1,1 @@
+"""run: say what belongs here."""
