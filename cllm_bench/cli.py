@@ -234,8 +234,8 @@ def ablate(
     the recipe where it is varied or set, unless --method gives it. Repeat the command to go on
     after an interruption.
     """
-    from cllm_bench.ablation import ablate_command
-    from cllm_bench.ablation_plan import AblateOptions
+    from cllm_bench.ablation.plan import AblateOptions
+    from cllm_bench.ablation.runner import ablate_command
 
     options = AblateOptions(
         recipe=recipe,

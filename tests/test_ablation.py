@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 from families import cli, rows, write_coding_task
 
-from cllm_bench.ablation_report import ratio_of_totals, training_figures
-from cllm_bench.ablation_variants import combinations, expand, following, parse_vary
+from cllm_bench.ablation.report import ratio_of_totals, training_figures
+from cllm_bench.ablation.variants import combinations, expand, following, parse_vary
 from cllm_bench.errors import UserError
 
 PLUGIN = '''

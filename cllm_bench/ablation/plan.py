@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cllm_bench.ablation_variants import Variant, combinations, expand, following, parse_vary
+from cllm_bench.ablation.variants import Variant, combinations, expand, following, parse_vary
 from cllm_bench.commands import at_least_one, build_tasks, check_sandbox, required
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry

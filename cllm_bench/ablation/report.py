@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cllm_bench.ablation_variants import BASE, Variant
+from cllm_bench.ablation.variants import BASE, Variant
 from cllm_bench.contracts import SampleSet, Task
 from cllm_bench.report import numbers as formats
 from cllm_bench.report.columns import MAIN, Column, Line, Manifest, Run, mechanism_columns

@@ -11,9 +11,9 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from cllm_bench.ablation_plan import AblateOptions, Ablation, plan_ablation
-from cllm_bench.ablation_report import Entry, figures, markdown, training_figures
-from cllm_bench.ablation_variants import Variant
+from cllm_bench.ablation.plan import AblateOptions, Ablation, plan_ablation
+from cllm_bench.ablation.report import Entry, figures, markdown, training_figures
+from cllm_bench.ablation.variants import Variant
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.runtime import Runtime

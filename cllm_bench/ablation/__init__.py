@@ -1,0 +1,1 @@
+"""ablation: say what belongs here."""
