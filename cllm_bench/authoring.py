@@ -19,8 +19,8 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import parse_pairs
 from cllm_bench.errors import UserError
 from cllm_bench.progress import LiveProgress
-from cllm_bench.testing import CHECKS, CheckResult, MethodSuite
-from cllm_bench.testing_tasks import TASK_CHECKS, TaskSuite
+from cllm_bench.testing.methods import CHECKS, CheckResult, MethodSuite
+from cllm_bench.testing.tasks import TASK_CHECKS, TaskSuite
 
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 

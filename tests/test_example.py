@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cllm_bench.testing import method_suite
+from cllm_bench.testing.methods import method_suite
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cllm-bench-bigram"
 MODULE = EXAMPLE / "cllm_bench_bigram.py"

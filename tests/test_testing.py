@@ -13,10 +13,10 @@ from families import cli, write_family
 from cllm_bench.contracts import Step
 from cllm_bench.decoding.sampling import Chooser, probabilities
 from cllm_bench.errors import UserError
-from cllm_bench.testing import CHECKS, MethodSuite, check_method, method_suite
-from cllm_bench.testing_models import VARIED
-from cllm_bench.testing_sampling import DRAWS
-from cllm_bench.testing_subject import Subject
+from cllm_bench.testing.methods import CHECKS, MethodSuite, check_method, method_suite
+from cllm_bench.testing.sampling import DRAWS
+from cllm_bench.testing.subject import Subject
+from cllm_bench.testing.tiny_models import VARIED
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ from families import cli
 
 from cllm_bench.contracts import Sample, SampleSet, ScoredText
 from cllm_bench.errors import UserError
-from cllm_bench.testing import check_task, task_suite
-from cllm_bench.testing_tasks import TASK_CHECKS
+from cllm_bench.testing.methods import check_task, task_suite
+from cllm_bench.testing.tasks import TASK_CHECKS
 
 test_spider_keeps_the_contract = task_suite("spider:train_questions=3000")
 test_gsm8k_keeps_the_contract = task_suite("gsm8k:train_questions=3000")

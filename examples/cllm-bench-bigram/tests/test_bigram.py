@@ -2,7 +2,7 @@
 
 from cllm_bench_bigram import Bigram
 
-from cllm_bench.testing import method_suite
+from cllm_bench.testing.methods import method_suite
 
 test_contract = method_suite(Bigram())
 test_contract_with_one_guess = method_suite(Bigram(guesses=1))

@@ -13,7 +13,7 @@ from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling, Step
 from cllm_bench.decoding.exactness import verdict
 from cllm_bench.decoding.sampling import Chooser
 from cllm_bench.engine.family import ModelFamily
-from cllm_bench.testing_outcome import Failed
+from cllm_bench.testing.outcome import Failed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

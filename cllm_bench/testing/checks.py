@@ -14,10 +14,10 @@ from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.testing_models import SHORT, VARIED
-from cllm_bench.testing_outcome import Failed, Skipped
-from cllm_bench.testing_subject import LIMIT, Subject
-from cllm_bench.testing_trace import Case, Pass, compare, displaced, reply, trace
+from cllm_bench.testing.outcome import Failed, Skipped
+from cllm_bench.testing.subject import LIMIT, Subject
+from cllm_bench.testing.tiny_models import SHORT, VARIED
+from cllm_bench.testing.trace import Case, Pass, compare, displaced, reply, trace
 
 LONG = {name: VARIED[name] for name in ("Llama", "GPT-2")}
 LONG_LIMIT = 160

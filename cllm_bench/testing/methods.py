@@ -1,6 +1,6 @@
 """Contract tests for methods and tasks, for their authors: one line in a file of tests.
 
-    from cllm_bench.testing import method_suite
+    from cllm_bench.testing.methods import method_suite
     from mine import Mine
 
     test_contract = method_suite(Mine())
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
-from cllm_bench.testing_outcome import CheckResult, Failed, Skipped, raised
-from cllm_bench.testing_tasks import check_task, task_suite
+from cllm_bench.testing.outcome import CheckResult, Failed, Skipped, raised
+from cllm_bench.testing.tasks import check_task, task_suite
 
 if TYPE_CHECKING:
     from cllm_bench.contracts import Method
-    from cllm_bench.testing_models import RoleBuilder
-    from cllm_bench.testing_subject import Subject
+    from cllm_bench.testing.subject import Subject
+    from cllm_bench.testing.tiny_models import RoleBuilder
 
 __all__ = [
     "CHECKS",
@@ -173,7 +173,7 @@ class MethodSuite:
     def _subject(self) -> Subject:
         from cllm_bench.engine.family import DEFAULT, find_family
         from cllm_bench.engine.runtime import Runtime
-        from cllm_bench.testing_subject import Subject
+        from cllm_bench.testing.subject import Subject
 
         given = None
         if self._model or self._roles:
@@ -183,7 +183,9 @@ class MethodSuite:
 
 
 def _code(check: str) -> Callable[[Subject], str]:
-    from cllm_bench import testing_checks, testing_declaration, testing_sampling
+    from cllm_bench.testing import checks as testing_checks
+    from cllm_bench.testing import declaration as testing_declaration
+    from cllm_bench.testing import sampling as testing_sampling
 
     for module in (testing_declaration, testing_checks, testing_sampling):
         found: Callable[[Subject], str] | None = getattr(module, f"check_{check}", None)

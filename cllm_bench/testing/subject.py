@@ -11,9 +11,9 @@ from typing import Any
 from cllm_bench.contracts import Decoder, Exactness, LibraryDecoder
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.testing_models import VARIED, RoleBuilder, Shape, tiny_family
-from cllm_bench.testing_outcome import Skipped
-from cllm_bench.testing_trace import Case, Pass, trace
+from cllm_bench.testing.outcome import Skipped
+from cllm_bench.testing.tiny_models import VARIED, RoleBuilder, Shape, tiny_family
+from cllm_bench.testing.trace import Case, Pass, trace
 
 LIMIT = 32  # tokens of a reply
 

@@ -1,6 +1,6 @@
 """Contract tests for tasks, for their authors: one line in a file of tests.
 
-    from cllm_bench.testing import task_suite
+    from cllm_bench.testing.methods import task_suite
     from mine import Mine
 
     test_contract = task_suite(Mine())
@@ -23,7 +23,7 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
 from cllm_bench.data.overlap import turns_of
 from cllm_bench.errors import UserError
-from cllm_bench.testing_outcome import CheckResult, Failed, Skipped, raised
+from cllm_bench.testing.outcome import CheckResult, Failed, Skipped, raised
 
 GRADED = 25  # questions whose answers are graded
 # Replies that models do give, and graders stumble over.
@@ -59,7 +59,7 @@ class TaskSubject:
 
 def check_declaration(subject: TaskSubject) -> str:
     """Look at the class, and at what it says of its score."""
-    from cllm_bench.testing_declaration import check_dataclass
+    from cllm_bench.testing.declaration import check_dataclass
 
     task = subject.task
     check_dataclass(type(task))
@@ -86,7 +86,7 @@ def check_declaration(subject: TaskSubject) -> str:
 
 def check_settings(subject: TaskSubject) -> str:
     """Make the settings from text, as the command line does."""
-    from cllm_bench.testing_declaration import check_texts
+    from cllm_bench.testing.declaration import check_texts
 
     return check_texts(subject.task, subject.name, "task")
 

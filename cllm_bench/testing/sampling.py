@@ -17,10 +17,10 @@ from torch import Tensor
 
 from cllm_bench.contracts import Sampling
 from cllm_bench.decoding.sampling import probabilities
-from cllm_bench.testing_models import FEW, VARIED
-from cllm_bench.testing_outcome import Failed, Skipped
-from cllm_bench.testing_subject import LIMIT, Subject
-from cllm_bench.testing_trace import Case, compare, reply, trace
+from cllm_bench.testing.outcome import Failed, Skipped
+from cllm_bench.testing.subject import LIMIT, Subject
+from cllm_bench.testing.tiny_models import FEW, VARIED
+from cllm_bench.testing.trace import Case, compare, reply, trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

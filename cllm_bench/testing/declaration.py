@@ -9,9 +9,9 @@ from cllm_bench.contracts import Exactness, LibraryDecoder
 from cllm_bench.core.settings import Selection, build, label, parse_selection
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.testing_models import VARIED
-from cllm_bench.testing_outcome import Failed
-from cllm_bench.testing_subject import Subject
+from cllm_bench.testing.outcome import Failed
+from cllm_bench.testing.subject import Subject
+from cllm_bench.testing.tiny_models import VARIED
 
 
 def check_dataclass(cls: type) -> None:

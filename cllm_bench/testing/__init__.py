@@ -1,0 +1,1 @@
+"""testing: say what belongs here."""
