@@ -1,5 +1,5 @@
 """`python -m cllm_bench`."""
 
-from cllm_bench.cli import main
+from cllm_bench.cli.app import main
 
 main()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cllm_bench.cli_options import (
+from cllm_bench.cli.options import (
     Attention,
     Checkpoint,
     Data,
@@ -45,7 +45,7 @@ def profile(
     threads: Threads = 0,
 ) -> None:
     """Time passes of 1 to 256 tokens, and say what a method could gain by settling several."""
-    from cllm_bench.profile_command import ProfileOptions, profile_command
+    from cllm_bench.cli.profile import ProfileOptions, profile_command
 
     roles = tuple(role or ())
     profile_command(
@@ -58,7 +58,7 @@ def validate(
     task: Tasks = None, data: Data = None, unsafe: Unsafe = False, plugin: Plugins = None
 ) -> None:
     """Feed each task its own reference answers: whatever is below 100% is the grader's fault."""
-    from cllm_bench.validate import validate_command
+    from cllm_bench.cli.validate import validate_command
 
     validate_command(tuple(task or ()), tuple(data or ()), tuple(plugin or ()), unsafe=unsafe)
 
@@ -69,7 +69,7 @@ def new_method(
     output: Annotated[Path | None, typer.Option(help="The file; default: NAME.py here.")] = None,
 ) -> None:
     """Write a Python file with a method that works, and says where your idea goes."""
-    from cllm_bench.authoring import new_command
+    from cllm_bench.cli.check import new_command
 
     new_command(name, output)
 
@@ -85,7 +85,7 @@ def check_method(
     plugin: Plugins = None,
 ) -> None:
     """Check that a method is exact, starts anew, stops, rolls back, samples … on tiny models."""
-    from cllm_bench.authoring import check_command
+    from cllm_bench.cli.check import check_command
 
     check_command(method, tuple(plugin or ()), model, tuple(role or ()))
 
@@ -100,7 +100,7 @@ def check_task(
     plugin: Plugins = None,
 ) -> None:
     """Check that a task asks the same again, grades its answers right and keeps splits apart."""
-    from cllm_bench.authoring import check_task_command
+    from cllm_bench.cli.check import check_task_command
 
     check_task_command(task, data, tuple(plugin or ()), unsafe=unsafe)
 
@@ -115,7 +115,7 @@ def overlap(
     plugin: Plugins = None,
 ) -> None:
     """Look for test questions in a training set: the same ones, and near-duplicates."""
-    from cllm_bench.overlap_command import OverlapOptions, overlap_command
+    from cllm_bench.cli.overlap import OverlapOptions, overlap_command
 
     options = OverlapOptions(
         train=train,

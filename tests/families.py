@@ -91,7 +91,7 @@ def write_coding_task(folder, monkeypatch):
 
 def cli(monkeypatch, *arguments):
     """Run the program in this process; return its exit code."""
-    from cllm_bench.cli import main
+    from cllm_bench.cli.app import main
 
     monkeypatch.setattr(sys, "argv", ["cllm-bench", *map(str, arguments)])
     try:

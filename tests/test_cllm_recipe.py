@@ -153,7 +153,7 @@ optimise.write_state = lambda file, state: (
 
 def killed(code, asked):
     """Run the program in a process that ends itself as it writes; what it writes stays a half."""
-    start = "from cllm_bench.cli import main\nmain()\n"
+    start = "from cllm_bench.cli.app import main\nmain()\n"
     process = subprocess.run(
         [sys.executable, "-c", KILLED + code + start, *asked], capture_output=True, check=False
     )

@@ -138,7 +138,7 @@ def test_light_commands_load_no_torch(arguments):
     code = (
         "import sys\n"
         f"sys.argv = ['cllm-bench', *{arguments!r}]\n"
-        "from cllm_bench.cli import main\n"
+        "from cllm_bench.cli.app import main\n"
         "try:\n    main()\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         f"heavy = {HEAVY!r} & set(sys.modules)\n"

@@ -237,7 +237,7 @@ def test_table_from_stored_rows_alone(monkeypatch, tmp_path, command, capsys):
     code = (
         "import sys\n"
         f"sys.argv = ['cllm-bench', 'table', {str(tmp_path / 'out')!r}]\n"
-        "from cllm_bench.cli import main\n"
+        "from cllm_bench.cli.app import main\n"
         "main()\n"
         "assert 'torch' not in sys.modules\n"
     )

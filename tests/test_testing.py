@@ -534,7 +534,7 @@ class Mine:
 )
 def test_check_method(monkeypatch, tmp_path, capsys, change, arguments, code, message):
     few = ("declaration", "binding", "bonus_token")
-    monkeypatch.setattr("cllm_bench.authoring.CHECKS", few)
+    monkeypatch.setattr("cllm_bench.cli.check.CHECKS", few)
     plugin = tmp_path / "mine.py"
     plugin.write_text(PLUGIN.replace(*change))
     asked = ["check-method", "mine", "--plugin", plugin, *arguments]

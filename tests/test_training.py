@@ -97,7 +97,7 @@ def test_killed_and_repeated_it_ends_with_the_same_weights(monkeypatch, tmp_path
         "real = o.OptimiserSettings.__init__\n"
         "def often(self, *a, **k):\n    real(self, *a, **k | {'save_every': 0.2})\n"
         "o.OptimiserSettings.__init__ = often\n"
-        "from cllm_bench.cli import main\nmain()\n"
+        "from cllm_bench.cli.app import main\nmain()\n"
     )
     arguments = ["train", recipe, "--task", TASK, "--output", str(killed), "--threads", "1"]
     process = subprocess.Popen(

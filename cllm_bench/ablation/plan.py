@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from cllm_bench.ablation.variants import Variant, combinations, expand, following, parse_vary
-from cllm_bench.commands import at_least_one, build_tasks, check_sandbox, required
+from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.cli.run import at_least_one, build_tasks, check_sandbox, required
+from cllm_bench.cli.train import ask_recipe, family_to_train
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label, parse_selection
@@ -19,10 +21,8 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.machine.processes import world_size
-from cllm_bench.progress import LiveProgress
 from cllm_bench.run.method_specs import Cell, plan_cells
 from cllm_bench.run.plan import TaskPlan, plan_task
-from cllm_bench.train_command import ask_recipe, family_to_train
 
 
 @dataclass(frozen=True)

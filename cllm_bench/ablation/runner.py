@@ -14,11 +14,11 @@ from rich.console import Console
 from cllm_bench.ablation.plan import AblateOptions, Ablation, plan_ablation
 from cllm_bench.ablation.report import Entry, figures, markdown, training_figures
 from cllm_bench.ablation.variants import Variant
+from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.progress import LiveProgress
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.run.plan import RunPlan

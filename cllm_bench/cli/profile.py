@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markdown import Markdown
 
+from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.core.registry import Registry
@@ -20,7 +21,6 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
-from cllm_bench.progress import LiveProgress
 from cllm_bench.report.profile import Profile, markdown
 from cllm_bench.results.pass_times import Shape
 

@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 
 from cllm_bench import __version__
-from cllm_bench.cli_checks import checks
-from cllm_bench.cli_options import (
+from cllm_bench.cli.options import (
     Attention,
     Data,
     Device,
@@ -35,6 +34,7 @@ from cllm_bench.cli_options import (
     TopP,
     Unsafe,
 )
+from cllm_bench.cli_checks import checks
 from cllm_bench.engine.family import DEFAULT
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.machine.processes import is_main, rank
@@ -78,7 +78,7 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
-    from cllm_bench.commands import RunOptions, run_command
+    from cllm_bench.cli.run import RunOptions, run_command
 
     options = RunOptions(
         methods=tuple(method or ()),
@@ -126,7 +126,7 @@ def judge_(
     plugin: Plugins = None,
 ) -> None:
     """Have the replies of a run graded by another model; repeat it to ask for what is missing."""
-    from cllm_bench.judge_command import JudgeOptions, judge_command
+    from cllm_bench.cli.judge import JudgeOptions, judge_command
 
     options = JudgeOptions(
         run=run,
@@ -152,7 +152,7 @@ def table(
     ] = None,
 ) -> None:
     """Make the comparison table from stored rows alone."""
-    from cllm_bench.commands import table_command
+    from cllm_bench.cli.run import table_command
 
     sys.stdout.write(table_command(folders, output, judge))
 
@@ -160,7 +160,7 @@ def table(
 @app.command("list", short_help="Show what there is, and what is broken.")
 def list_command(plugin: Plugins = None) -> None:
     """Show methods, tasks, recipes and bundled families; broken plugins with their reason."""
-    from cllm_bench.listing import show
+    from cllm_bench.cli.listing import show
 
     show(tuple(plugin or ()))
 
@@ -179,7 +179,7 @@ def train(
     plugin: Plugins = None,
 ) -> None:
     """Train a checkpoint by a recipe; repeat the command to go on after an interruption."""
-    from cllm_bench.train_command import TrainOptions, train_command
+    from cllm_bench.cli.train import TrainOptions, train_command
 
     options = TrainOptions(
         recipe=recipe,

@@ -8,12 +8,12 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from cllm_bench.commands import build_tasks, check_sandbox
+from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.cli.run import build_tasks, check_sandbox
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import split_selections
 from cllm_bench.data.sources import task_sources
-from cllm_bench.progress import LiveProgress
 
 SHOWN = 5
 

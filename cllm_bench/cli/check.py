@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Source
 from cllm_bench.core.files import write_atomically
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import parse_pairs
 from cllm_bench.errors import UserError
-from cllm_bench.progress import LiveProgress
 from cllm_bench.testing.methods import CHECKS, CheckResult, MethodSuite
 from cllm_bench.testing.tasks import TASK_CHECKS, TaskSuite
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 from rich.console import Console
 
+from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Sampling, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_selections
@@ -22,7 +23,6 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench.progress import LiveProgress
 from cllm_bench.run.method_specs import Cell, plan_cells
 from cllm_bench.run.plan import RunPlan, plan_task
 
@@ -65,7 +65,7 @@ def run_command(options: RunOptions) -> None:
         UserError: Something asked for does not exist or does not fit.
         Exit: With code 1, where a sample failed, or a judge was asked and a reply has no rating.
     """
-    from cllm_bench.judge_command import judge_folder, report
+    from cllm_bench.cli.judge import judge_folder, report
 
     console = Console(stderr=True)
     plan = _plan(options)
@@ -204,7 +204,7 @@ def _judging(options: RunOptions, plan: RunPlan) -> _Judging | None:
         if options.judge_url is not None:
             raise UserError("--judge-url is given without --judge, the name of the model there")
         return None
-    from cllm_bench.judge_command import find_judge, material_of
+    from cllm_bench.cli.judge import find_judge, material_of
 
     material = material_of(plan.tasks)
     registry, runtime = Registry(options.plugins), plan.family.runtime

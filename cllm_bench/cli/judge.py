@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Listen, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
@@ -20,7 +21,6 @@ from cllm_bench.judge.endpoint import EndpointJudge, key_of_environment
 from cllm_bench.judge.grading import Judging, Material, Outcome
 from cllm_bench.judge.local import LocalJudge
 from cllm_bench.judge.protocol import Judge, JudgedTask
-from cllm_bench.progress import LiveProgress
 from cllm_bench.results.folder import JUDGEMENTS, ResultFolder
 from cllm_bench.results.judgements import total
 from cllm_bench.run.plan import TaskPlan

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from cllm_bench.commands import build_tasks, check_sandbox
+from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.cli.run import build_tasks, check_sandbox
 from cllm_bench.contracts import Recipe, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, build, parse_pairs, parse_selection
@@ -17,7 +18,6 @@ from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine.processes import is_main
-from cllm_bench.progress import LiveProgress
 
 
 @dataclass(frozen=True)
