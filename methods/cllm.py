@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cllm_bench.contracts import Decoder, Exactness
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.jacobi import Jacobi
+from cllm_bench_methods.jacobi.method import Jacobi
 from cllm_bench_methods.lookahead import Lookahead
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cllm_bench_methods.cllm_batches import Answer, answers_of, cllm_loss, make_
 from cllm_bench_methods.cllm_watch import Watch, collapsed
 from cllm_bench_methods.collection import CollectionSettings, Record, decoder_for
 from cllm_bench_methods.export import leave_checkpoint, parent_of
-from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 from cllm_bench_methods.target_answers import Asked, TargetAnswers, as_it_runs, examples_of
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.core.files import writing
 from cllm_bench.errors import UserError
 from cllm_bench_methods import shards
-from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 from cllm_bench_methods.reference import ReferenceDecoder
 from cllm_bench_methods.shards import CollectionSettings, Counts, Question, Record, read_records
 
 if TYPE_CHECKING:
     from cllm_bench.decoding.loop import Generation
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench_methods.trajectory import Iterate
+    from cllm_bench_methods.jacobi.mechanism import Iterate
 
 __all__ = [
     "CollectionSettings",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi import count_matches
+from cllm_bench_methods.jacobi.method import count_matches
 from cllm_bench_methods.lookahead_window import Layout, Window, layout
 from cllm_bench_methods.ngram_pool import Ngram, NgramPool
 

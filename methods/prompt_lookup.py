@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi import count_matches
+from cllm_bench_methods.jacobi.method import count_matches
 
 if TYPE_CHECKING:
     from torch import Tensor

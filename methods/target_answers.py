@@ -30,7 +30,7 @@ from cllm_bench_methods.collection import (
 
 if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench_methods.jacobi import JacobiDecoder
+    from cllm_bench_methods.jacobi.method import JacobiDecoder
 
 CLEANING = "cleaning.json"
 RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends on it

@@ -27,7 +27,7 @@ from cllm_bench_methods.collection import (
     read_records,
     records_of,
 )
-from cllm_bench_methods.jacobi import Guesses, Jacobi, JacobiDecoder
+from cllm_bench_methods.jacobi.method import Guesses, Jacobi, JacobiDecoder
 from cllm_bench_methods.reference import WIDEST, ReferenceDecoder
 from cllm_bench_methods.target_answers import Asked, TargetAnswers, collection_key, examples_of
 

@@ -11,7 +11,7 @@ from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.session import Session
 from cllm_bench_methods.ar import AutoregressiveDecoder
-from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 
 LIMIT = 28
 JACOBI = list(

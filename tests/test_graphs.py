@@ -24,7 +24,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.run.executor import Answering
 from cllm_bench.run.prompts import Asked
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
-from cllm_bench_methods.jacobi import Jacobi, JacobiDecoder
+from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 
 
 def replayed(run):

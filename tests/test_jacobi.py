@@ -5,9 +5,9 @@ from test_exactness import decode
 
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench_methods import jacobi
-from cllm_bench_methods.jacobi import Guesses, Jacobi, JacobiDecoder
-from cllm_bench_methods.trajectory import Iterate, mechanism
+from cllm_bench_methods.jacobi import method as jacobi
+from cllm_bench_methods.jacobi.mechanism import Iterate, mechanism
+from cllm_bench_methods.jacobi.method import Guesses, Jacobi, JacobiDecoder
 
 
 class Scripted:

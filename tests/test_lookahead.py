@@ -18,7 +18,7 @@ from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.cllm import Cllm
-from cllm_bench_methods.jacobi import Jacobi
+from cllm_bench_methods.jacobi.method import Jacobi
 from cllm_bench_methods.lookahead import Branches, Lookahead, LookaheadDecoder
 from cllm_bench_methods.lookahead_window import Window, layout
 from cllm_bench_methods.ngram_pool import NgramPool

@@ -1,0 +1,1 @@
+"""jacobi: say what belongs here."""
