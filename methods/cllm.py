@@ -16,7 +16,7 @@ from cllm_bench.contracts import Decoder, Exactness
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.jacobi.method import Jacobi
-from cllm_bench_methods.lookahead import Lookahead
+from cllm_bench_methods.lookahead.method import Lookahead
 
 if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily

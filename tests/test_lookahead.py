@@ -19,9 +19,9 @@ from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi
-from cllm_bench_methods.lookahead import Branches, Lookahead, LookaheadDecoder
-from cllm_bench_methods.lookahead_window import Window, layout
-from cllm_bench_methods.ngram_pool import NgramPool
+from cllm_bench_methods.lookahead.method import Branches, Lookahead, LookaheadDecoder
+from cllm_bench_methods.lookahead.ngram_pool import NgramPool
+from cllm_bench_methods.lookahead.window import Window, layout
 from cllm_bench_tasks.spider import Spider
 
 LIMIT = 16

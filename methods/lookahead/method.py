@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
 from cllm_bench_methods.jacobi.method import count_matches
-from cllm_bench_methods.lookahead_window import Layout, Window, layout
-from cllm_bench_methods.ngram_pool import Ngram, NgramPool
+from cllm_bench_methods.lookahead.ngram_pool import Ngram, NgramPool
+from cllm_bench_methods.lookahead.window import Layout, Window, layout
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,1 @@
+"""lookahead: say what belongs here."""
