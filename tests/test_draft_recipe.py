@@ -17,8 +17,13 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.answers import Example, collate
-from cllm_bench_methods.draft_recipe import DraftRecipe
-from cllm_bench_methods.draft_training import Distillation, acceptance, spread, with_layers
+from cllm_bench_methods.speculative.distillation import (
+    Distillation,
+    acceptance,
+    spread,
+    with_layers,
+)
+from cllm_bench_methods.speculative.recipe import DraftRecipe
 
 CPU = Runtime("cpu", "float32", threads=1)
 SHORT = {

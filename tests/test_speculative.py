@@ -19,7 +19,7 @@ from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import AutoregressiveDecoder
-from cllm_bench_methods.speculative import Speculative, SpeculativeDecoder
+from cllm_bench_methods.speculative.method import Speculative, SpeculativeDecoder
 
 CASES = [
     ("itself", {"k": 8}),

@@ -18,8 +18,8 @@ from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 from cllm_bench_methods.answers import Answers, collate
 from cllm_bench_methods.consistency import Divergence
-from cllm_bench_methods.draft_training import Distillation, spread, with_layers
 from cllm_bench_methods.export import leave_checkpoint, parent_of
+from cllm_bench_methods.speculative.distillation import Distillation, spread, with_layers
 from cllm_bench_methods.target_answers import (
     TargetAnswers,
     as_it_runs,

@@ -1,0 +1,1 @@
+"""speculative: say what belongs here."""
