@@ -45,7 +45,7 @@ from cllm_bench.run import runner
 from cllm_bench.run.executor import Answering
 from cllm_bench.run.prompts import Asked
 from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.medusa import Medusa
+from cllm_bench_methods.medusa.method import Medusa
 
 
 def summaries(folder):

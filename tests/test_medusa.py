@@ -19,17 +19,17 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench_methods import medusa as medusa_module
 from cllm_bench_methods.ar import AutoregressiveDecoder
-from cllm_bench_methods.medusa import (
+from cllm_bench_methods.medusa import method as medusa_module
+from cllm_bench_methods.medusa.heads import StoredHeads, read_heads, write_heads
+from cllm_bench_methods.medusa.method import (
     Medusa,
     MedusaDecoder,
     likeliest_row,
     likely_scores,
     matching_row,
 )
-from cllm_bench_methods.medusa_heads import StoredHeads, read_heads, write_heads
-from cllm_bench_methods.medusa_tree import Layout, Tree
+from cllm_bench_methods.medusa.tree import Layout, Tree
 
 CPU = Runtime("cpu", "float32", threads=1)
 LIMIT = 21

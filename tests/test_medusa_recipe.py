@@ -18,10 +18,10 @@ from cllm_bench.training.objective import OptimiserSettings
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench.training.trainer import Optimiser, trained_state
 from cllm_bench_methods.answers import Example, collate
-from cllm_bench_methods.medusa import Medusa
-from cllm_bench_methods.medusa_heads import StoredHeads, new_heads, read_heads
-from cllm_bench_methods.medusa_recipe import MedusaRecipe, went_wrong
-from cllm_bench_methods.medusa_training import (
+from cllm_bench_methods.medusa.heads import StoredHeads, new_heads, read_heads
+from cllm_bench_methods.medusa.method import Medusa
+from cllm_bench_methods.medusa.recipe import MedusaRecipe, went_wrong
+from cllm_bench_methods.medusa.training import (
     NONE,
     Learner,
     heads_alone,

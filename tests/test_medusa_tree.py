@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cllm_bench.errors import UserError
-from cllm_bench_methods.medusa_tree import Growth, Layout, Tree
+from cllm_bench_methods.medusa.tree import Growth, Layout, Tree
 
 CPU = torch.device("cpu")
 BINARY = [path for depth in (1, 2, 3) for path in itertools.product((0, 1), repeat=depth)]

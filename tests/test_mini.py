@@ -12,7 +12,7 @@ from cllm_bench.engine.family import BUNDLED, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
-from cllm_bench_methods.medusa import Medusa
+from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.gsm8k import Gsm8k
 from cllm_bench_tasks.humaneval import HumanEval

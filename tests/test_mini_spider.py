@@ -12,7 +12,7 @@ from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi
-from cllm_bench_methods.medusa import Medusa
+from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.spider import Spider
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench_methods.answers import Example, collate
-from cllm_bench_methods.medusa_tree import RANKS, Growth, path_text
+from cllm_bench_methods.medusa.tree import RANKS, Growth, path_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

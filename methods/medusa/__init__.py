@@ -1,0 +1,1 @@
+"""medusa: say what belongs here."""
