@@ -13,8 +13,8 @@ from cllm_bench.contracts import TrainingJob
 from cllm_bench.errors import TrainingCollapsed
 from cllm_bench.machine.processes import is_main, on_main
 from cllm_bench_methods.answers import Answers
-from cllm_bench_methods.cllm_batches import Answer, answers_of, cllm_loss, make_batch
-from cllm_bench_methods.cllm_watch import Watch, collapsed
+from cllm_bench_methods.cllm.batches import Answer, answers_of, cllm_loss, make_batch
+from cllm_bench_methods.cllm.evaluation import Watch, collapsed
 from cllm_bench_methods.collection import CollectionSettings, Record, decoder_for
 from cllm_bench_methods.export import leave_checkpoint, parent_of
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench_methods.cllm_recipe import CllmRecipe
+    from cllm_bench_methods.cllm.recipe import CllmRecipe
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cllm_bench.engine.session import Session
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.machine.processes import barrier, is_main, join, on_main, rank, world_size
 from cllm_bench.training.trainer import Optimiser, OptimiserSettings
-from cllm_bench_methods.cllm_batches import Answer, cllm_loss, make_batch
+from cllm_bench_methods.cllm.batches import Answer, cllm_loss, make_batch
 
 STEPS = 20
 CHAINED = replace(PLAIN, source="online", copies=2, iterations=2)

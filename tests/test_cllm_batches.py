@@ -19,7 +19,7 @@ from test_consistency import (
     tiny,
 )
 
-from cllm_bench_methods.cllm_batches import (
+from cllm_bench_methods.cllm.batches import (
     Answer,
     Batch,
     answers_of,
@@ -28,8 +28,8 @@ from cllm_bench_methods.cllm_batches import (
     pack,
     run,
 )
+from cllm_bench_methods.cllm.objectives import CLEAN, ar_loss, consistency_loss, logits_of
 from cllm_bench_methods.collection import Record
-from cllm_bench_methods.consistency import CLEAN, ar_loss, consistency_loss, logits_of
 
 PROMPT = tuple(range(500, 505))
 ONLINE = replace(PLAIN, source="online")

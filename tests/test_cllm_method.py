@@ -15,7 +15,7 @@ from cllm_bench.engine.loading import TOKENIZER_FILES
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.cllm import Cllm
+from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 from cllm_bench_methods.target_recipe import train_tokenizer
 

@@ -17,8 +17,8 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training.checkpoints import trained_state
 from cllm_bench.training.recipe_runner import run_recipe
-from cllm_bench_methods.cllm_recipe import CllmRecipe
-from cllm_bench_methods.cllm_watch import collapsed
+from cllm_bench_methods.cllm.evaluation import collapsed
+from cllm_bench_methods.cllm.recipe import CllmRecipe
 from cllm_bench_methods.collection import CollectionSettings, read_records
 
 CPU = Runtime("cpu", "float32", threads=1)

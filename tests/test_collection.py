@@ -19,7 +19,7 @@ from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 from cllm_bench_methods.answers import encode
-from cllm_bench_methods.cllm_watch import Watch
+from cllm_bench_methods.cllm.evaluation import Watch
 from cllm_bench_methods.collection import (
     CollectionSettings,
     Question,

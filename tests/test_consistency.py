@@ -13,9 +13,9 @@ import torch
 from conftest import VOCABULARY, tiny_model
 
 from cllm_bench.engine import attention
-from cllm_bench_methods import consistency
-from cllm_bench_methods.cllm_batches import Answer, States, pack, run
-from cllm_bench_methods.consistency import (
+from cllm_bench_methods.cllm import objectives as consistency
+from cllm_bench_methods.cllm.batches import Answer, States, pack, run
+from cllm_bench_methods.cllm.objectives import (
     PADDING,
     ar_loss,
     consistency_loss,

@@ -17,7 +17,7 @@ from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
-from cllm_bench_methods.cllm import Cllm
+from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi
 from cllm_bench_methods.lookahead.method import Branches, Lookahead, LookaheadDecoder
 from cllm_bench_methods.lookahead.ngram_pool import NgramPool

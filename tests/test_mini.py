@@ -11,7 +11,7 @@ from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.engine.family import BUNDLED, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.cllm import Cllm
+from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.gsm8k import Gsm8k

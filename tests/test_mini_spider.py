@@ -10,7 +10,7 @@ from cllm_bench.contracts import Source
 from cllm_bench.engine.family import BUNDLED, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.cllm import Cllm
+from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi
 from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cllm_bench_methods.answers import Example, collate
-from cllm_bench_methods.consistency import Divergence, divergence
+from cllm_bench_methods.cllm.objectives import Divergence, divergence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

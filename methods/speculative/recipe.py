@@ -17,7 +17,7 @@ from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 from cllm_bench_methods.answers import Answers, collate
-from cllm_bench_methods.consistency import Divergence
+from cllm_bench_methods.cllm.objectives import Divergence
 from cllm_bench_methods.export import leave_checkpoint, parent_of
 from cllm_bench_methods.speculative.distillation import Distillation, spread, with_layers
 from cllm_bench_methods.target_answers import (

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
-from cllm_bench_methods.cllm_batches import States
+from cllm_bench_methods.cllm.batches import States
+from cllm_bench_methods.cllm.objectives import Divergence, Objective
 from cllm_bench_methods.cllm_training import CllmTraining
-from cllm_bench_methods.consistency import Divergence, Objective
 from cllm_bench_methods.target_answers import RECORDED_BLOCK, collection_key, split_questions
 
 if TYPE_CHECKING:

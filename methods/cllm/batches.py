@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cllm_bench_methods.answers import Example, collate, padded
-from cllm_bench_methods.consistency import CLEAN, PADDING, Divergence, Objective, Packed
+from cllm_bench_methods.cllm.objectives import CLEAN, PADDING, Divergence, Objective, Packed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -255,7 +255,7 @@ def _unsettled(state: Tokens, fixed: Tokens) -> int:
 def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
     from cllm_bench.training.trainer import LossSum
-    from cllm_bench_methods.consistency import ar_loss, consistency_loss
+    from cllm_bench_methods.cllm.objectives import ar_loss, consistency_loss
     from cllm_bench_methods.target_recipe import answer_loss
 
     device = next(model.parameters()).device
@@ -285,7 +285,7 @@ def run(
     import torch
     from transformers import DynamicCache
 
-    from cllm_bench_methods.consistency import logits_apart, logits_of, logits_of_last
+    from cllm_bench_methods.cllm.objectives import logits_apart, logits_of, logits_of_last
 
     whole = logits_of if states.form == "packed" else logits_apart
     if states.source == "recorded" or states.iterations == 1:
@@ -308,7 +308,7 @@ def run(
 
 def moved_on(packed: Packed, logits: Tensor, step: int, chains: int) -> Packed:
     """Make the states of one iteration what the pass over those before makes of the last ones."""
-    from cllm_bench_methods.consistency import advance
+    from cllm_bench_methods.cllm.objectives import advance
 
     part = packed.first(step * chains)
     ids = packed.ids.clone()  # autograd still needs the old ones

@@ -1,0 +1,1 @@
+"""cllm: say what belongs here."""
