@@ -48,7 +48,7 @@ class Damaged:
             text = "".join(json.dumps(line) + "\\n" for line in log)
             (left / "training_log.jsonl").write_text(text)
             if self.seed == 13:
-                from cllm_bench_methods.target_recipe import train_tokenizer
+                from cllm_bench_methods.target.recipe import train_tokenizer
                 train_tokenizer(["something else"], 280).save_pretrained(left)
 
         def collect(folder):

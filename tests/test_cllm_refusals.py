@@ -13,8 +13,8 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.answers import collate
 from cllm_bench_methods.collection import read_records
+from cllm_bench_methods.target.recipe import answer_loss
 from cllm_bench_methods.target_answers import examples_of
-from cllm_bench_methods.target_recipe import answer_loss
 
 
 def refused(monkeypatch, capsys, asked):
@@ -58,7 +58,7 @@ def test_no_questions_to_learn_from(monkeypatch, tmp_path, tiny, capsys):
 
 
 def test_a_tokenizer_that_differs_between_roles(monkeypatch, tmp_path, tiny, capsys):
-    from cllm_bench_methods.target_recipe import train_tokenizer
+    from cllm_bench_methods.target.recipe import train_tokenizer
 
     draft = write_checkpoint(tmp_path / "draft")
     train_tokenizer(["nine ten"] * 4, 290).save_pretrained(draft)

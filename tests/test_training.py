@@ -22,7 +22,7 @@ from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.sandbox import isolation as sandbox_strength
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.answers import Answers, Example, collate, encode
-from cllm_bench_methods.target_recipe import answer_loss, train_tokenizer
+from cllm_bench_methods.target.recipe import answer_loss, train_tokenizer
 
 SHAPE = "init=scratch,hidden=16,layers=1,heads=2,feed_forward=24,vocabulary=400,learning_rate=0.01"
 TINY = f"target:{SHAPE},tokens=512"
@@ -293,7 +293,7 @@ def test_a_collapse_ends_the_command_with_one_line(run, monkeypatch, tmp_path, c
     with pytest.raises(TrainingCollapsed):
         run("out", Made(fit, collapse))
     assert not (tmp_path / "out" / "training" / "made" / "fit.done").exists()
-    monkeypatch.setattr("cllm_bench_methods.target_recipe._Training.fit", lambda *_: collapse(_))
+    monkeypatch.setattr("cllm_bench_methods.target.recipe._Training.fit", lambda *_: collapse(_))
     assert train(monkeypatch, f"{TINY},steps=20", tmp_path / "told") == 1
     assert capsys.readouterr().err.splitlines()[-1] == "error: the training collapsed at step 3"
 

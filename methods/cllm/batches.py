@@ -256,7 +256,7 @@ def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
     from cllm_bench.training.trainer import LossSum
     from cllm_bench_methods.cllm.objectives import ar_loss, consistency_loss
-    from cllm_bench_methods.target_recipe import answer_loss
+    from cllm_bench_methods.target.recipe import answer_loss
 
     device = next(model.parameters()).device
     logits, packed = run(model, batch.packed.to(device), states)

@@ -135,7 +135,7 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
     """Return the mean cross-entropy of the answers in hand, in nats a token."""
     from cllm_bench_methods.answers import collate
-    from cllm_bench_methods.target_recipe import answer_loss
+    from cllm_bench_methods.target.recipe import answer_loss
 
     total = count = 0.0
     for each in questions:

@@ -1,0 +1,1 @@
+"""target: say what belongs here."""
