@@ -4,8 +4,8 @@ import random
 import pytest
 
 from cllm_bench.errors import UserError
-from cllm_bench_methods.cleaning import augment, clean_records, prepare
-from cllm_bench_methods.shards import Record
+from cllm_bench_methods.trajectories.cleaning import augment, clean_records, prepare
+from cllm_bench_methods.trajectories.shards import Record
 
 GOOD = tuple(range(100, 120))
 

@@ -29,7 +29,7 @@ from cllm_bench_methods.cllm.batches import (
     run,
 )
 from cllm_bench_methods.cllm.objectives import CLEAN, ar_loss, consistency_loss, logits_of
-from cllm_bench_methods.collection import Record
+from cllm_bench_methods.trajectories.collect import Record
 
 PROMPT = tuple(range(500, 505))
 ONLINE = replace(PLAIN, source="online")

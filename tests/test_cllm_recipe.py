@@ -19,7 +19,7 @@ from cllm_bench.training.checkpoints import trained_state
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.cllm.evaluation import collapsed
 from cllm_bench_methods.cllm.recipe import CllmRecipe
-from cllm_bench_methods.collection import CollectionSettings, read_records
+from cllm_bench_methods.trajectories.collect import CollectionSettings, read_records
 
 CPU = Runtime("cpu", "float32", threads=1)
 
@@ -116,7 +116,7 @@ SMALL_SHARDS, SAVES = 6, 0
 KILLED = f"""
 import os, signal
 import cllm_bench.training.trainer as optimise
-import cllm_bench_methods.collection as collection
+import cllm_bench_methods.trajectories.collect as collection
 from pyarrow import parquet
 
 def patched(cls, **changes):

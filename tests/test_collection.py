@@ -20,16 +20,21 @@ from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 from cllm_bench_methods.answers import encode
 from cllm_bench_methods.cllm.evaluation import Watch
-from cllm_bench_methods.collection import (
+from cllm_bench_methods.jacobi.method import Guesses, Jacobi, JacobiDecoder
+from cllm_bench_methods.trajectories.collect import (
     CollectionSettings,
     Question,
     collect,
     read_records,
     records_of,
 )
-from cllm_bench_methods.jacobi.method import Guesses, Jacobi, JacobiDecoder
-from cllm_bench_methods.reference import WIDEST, ReferenceDecoder
-from cllm_bench_methods.target_answers import Asked, TargetAnswers, collection_key, examples_of
+from cllm_bench_methods.trajectories.known_answer import WIDEST, ReferenceDecoder
+from cllm_bench_methods.trajectories.target_answers import (
+    Asked,
+    TargetAnswers,
+    collection_key,
+    examples_of,
+)
 
 SIZE = 8
 LIMIT = 28

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cllm_bench.training.trainer import LossSum
-    from cllm_bench_methods.collection import Record
+    from cllm_bench_methods.trajectories.collect import Record
 
 Tokens = tuple[int, ...]
 

@@ -11,7 +11,7 @@ from cllm_bench.decoding.stop_strings import cut, ends_of
 from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.target_answers import Asked
+from cllm_bench_methods.trajectories.target_answers import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

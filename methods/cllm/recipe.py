@@ -15,7 +15,11 @@ from cllm_bench.errors import UserError
 from cllm_bench_methods.cllm.batches import States
 from cllm_bench_methods.cllm.objectives import Divergence, Objective
 from cllm_bench_methods.cllm_training import CllmTraining
-from cllm_bench_methods.target_answers import RECORDED_BLOCK, collection_key, split_questions
+from cllm_bench_methods.trajectories.target_answers import (
+    RECORDED_BLOCK,
+    collection_key,
+    split_questions,
+)
 
 if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily

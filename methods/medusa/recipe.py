@@ -16,7 +16,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 from cllm_bench_methods.answers import Answers, Example, collate
 from cllm_bench_methods.export import leave_checkpoint, leave_log
-from cllm_bench_methods.target_answers import (
+from cllm_bench_methods.trajectories.target_answers import (
     TargetAnswers,
     as_it_runs,
     collection_key,

@@ -21,7 +21,7 @@ from cllm_bench_methods.cllm.objectives import Divergence
 from cllm_bench_methods.export import leave_checkpoint, parent_of
 from cllm_bench_methods.speculative.distillation import Distillation, spread, with_layers
 from cllm_bench_methods.target.recipe import TargetRecipe, new_model
-from cllm_bench_methods.target_answers import (
+from cllm_bench_methods.trajectories.target_answers import (
     TargetAnswers,
     as_it_runs,
     collection_key,

@@ -18,8 +18,8 @@ from cllm_bench.decoding.stop_strings import ends_of
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import on_main, rank, world_size
 from cllm_bench_methods.answers import Example, encode, refuse_unanswered
-from cllm_bench_methods.cleaning import prepare
-from cllm_bench_methods.collection import (
+from cllm_bench_methods.trajectories.cleaning import prepare
+from cllm_bench_methods.trajectories.collect import (
     CollectionSettings,
     Question,
     Record,

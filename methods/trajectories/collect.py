@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.core.files import writing
 from cllm_bench.errors import UserError
-from cllm_bench_methods import shards
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.reference import ReferenceDecoder
-from cllm_bench_methods.shards import CollectionSettings, Counts, Question, Record, read_records
+from cllm_bench_methods.trajectories import shards
+from cllm_bench_methods.trajectories.known_answer import ReferenceDecoder
+from cllm_bench_methods.trajectories.shards import (
+    CollectionSettings,
+    Counts,
+    Question,
+    Record,
+    read_records,
+)
 
 if TYPE_CHECKING:
     from cllm_bench.decoding.loop import Generation

@@ -1,0 +1,1 @@
+"""trajectories: say what belongs here."""
