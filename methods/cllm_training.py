@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from cllm_bench.contracts import TrainingJob
 from cllm_bench.errors import TrainingCollapsed
 from cllm_bench.machine.processes import is_main, on_main
-from cllm_bench_methods.answers import Answers
 from cllm_bench_methods.cllm.batches import Answer, answers_of, cllm_loss, make_batch
 from cllm_bench_methods.cllm.evaluation import Watch, collapsed
-from cllm_bench_methods.export import leave_checkpoint, parent_of
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
+from cllm_bench_methods.recipes.examples import Answers
+from cllm_bench_methods.recipes.export import leave_checkpoint, parent_of
 from cllm_bench_methods.trajectories.collect import CollectionSettings, Record, decoder_for
 from cllm_bench_methods.trajectories.target_answers import (
     Asked,

@@ -11,7 +11,7 @@ from families import cli, write_checkpoint
 
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
-from cllm_bench_methods.answers import collate
+from cllm_bench_methods.recipes.examples import collate
 from cllm_bench_methods.target.recipe import answer_loss
 from cllm_bench_methods.trajectories.collect import read_records
 from cllm_bench_methods.trajectories.target_answers import examples_of

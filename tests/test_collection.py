@@ -18,9 +18,9 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench_methods.answers import encode
 from cllm_bench_methods.cllm.evaluation import Watch
 from cllm_bench_methods.jacobi.method import Guesses, Jacobi, JacobiDecoder
+from cllm_bench_methods.recipes.examples import encode
 from cllm_bench_methods.trajectories.collect import (
     CollectionSettings,
     Question,

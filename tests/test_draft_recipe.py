@@ -16,7 +16,7 @@ from cllm_bench.contracts import Source, TrainingJob
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training.recipe_runner import run_recipe
-from cllm_bench_methods.answers import Example, collate
+from cllm_bench_methods.recipes.examples import Example, collate
 from cllm_bench_methods.speculative.distillation import (
     Distillation,
     acceptance,

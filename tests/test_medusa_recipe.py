@@ -17,7 +17,6 @@ from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.training.objective import OptimiserSettings
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench.training.trainer import Optimiser, trained_state
-from cllm_bench_methods.answers import Example, collate
 from cllm_bench_methods.medusa.heads import StoredHeads, new_heads, read_heads
 from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.medusa.recipe import MedusaRecipe, went_wrong
@@ -30,6 +29,7 @@ from cllm_bench_methods.medusa.training import (
     model_with_heads,
     rank_of,
 )
+from cllm_bench_methods.recipes.examples import Example, collate
 
 CPU = Runtime("cpu", "float32", threads=1)
 SHORT = {

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from cllm_bench_methods.answers import Example, collate, padded
 from cllm_bench_methods.cllm.objectives import CLEAN, PADDING, Divergence, Objective, Packed
+from cllm_bench_methods.recipes.examples import Example, collate, padded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -134,7 +134,7 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
     """Return the mean cross-entropy of the answers in hand, in nats a token."""
-    from cllm_bench_methods.answers import collate
+    from cllm_bench_methods.recipes.examples import collate
     from cllm_bench_methods.target.recipe import answer_loss
 
     total = count = 0.0

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench_methods.answers import Answers, Example, collate
-from cllm_bench_methods.export import leave_checkpoint, leave_log
+from cllm_bench_methods.recipes.examples import Answers, Example, collate
+from cllm_bench_methods.recipes.export import leave_checkpoint, leave_log
 from cllm_bench_methods.trajectories.target_answers import (
     TargetAnswers,
     as_it_runs,

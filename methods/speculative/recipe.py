@@ -16,9 +16,9 @@ from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench_methods.answers import Answers, collate
 from cllm_bench_methods.cllm.objectives import Divergence
-from cllm_bench_methods.export import leave_checkpoint, parent_of
+from cllm_bench_methods.recipes.examples import Answers, collate
+from cllm_bench_methods.recipes.export import leave_checkpoint, parent_of
 from cllm_bench_methods.speculative.distillation import Distillation, spread, with_layers
 from cllm_bench_methods.target.recipe import TargetRecipe, new_model
 from cllm_bench_methods.trajectories.target_answers import (

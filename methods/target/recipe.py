@@ -13,8 +13,8 @@ from cllm_bench.decoding.chat_templates import TEMPLATES
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench_methods.answers import Answers, Example, collate, encode, refuse_unanswered
-from cllm_bench_methods.export import leave_checkpoint, parent_of
+from cllm_bench_methods.recipes.examples import Answers, Example, collate, encode, refuse_unanswered
+from cllm_bench_methods.recipes.export import leave_checkpoint, parent_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -17,7 +17,7 @@ from cllm_bench.core.files import write_atomically
 from cllm_bench.decoding.stop_strings import ends_of
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import on_main, rank, world_size
-from cllm_bench_methods.answers import Example, encode, refuse_unanswered
+from cllm_bench_methods.recipes.examples import Example, encode, refuse_unanswered
 from cllm_bench_methods.trajectories.cleaning import prepare
 from cllm_bench_methods.trajectories.collect import (
     CollectionSettings,

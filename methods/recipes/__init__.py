@@ -1,0 +1,1 @@
+"""recipes: say what belongs here."""
