@@ -19,7 +19,7 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.hf_loops import HfAssisted, HfDecoder, HfGenerate
+from cllm_bench_methods.hf_generate import HfAssisted, HfDecoder, HfGenerate
 
 LIMIT = 12
 LEFTOVERS = {
