@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from random import Random
 
-from cllm_bench_tasks.gsm8k_words import DAYS
+from cllm_bench_tasks.common.words import DAYS
 from cllm_bench_tasks.mt_bench_words import (
     CITIES,
     DEEDS,

@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 
 from cllm_bench.data.overlap import Question, find_overlap
+from cllm_bench_tasks.common.words import MEN, POOLS, WOMEN, plural
 from cllm_bench_tasks.gsm8k_sample import STORIES, TEST_PROBLEMS, Problem, problems, split_of
-from cllm_bench_tasks.gsm8k_words import MEN, POOLS, WOMEN, plural
 
 # A model is trained on this data: a change of these means that it must be trained anew.
 TEST_DIGEST = "d15cd6ccce217ae015271c5aeabb7836ede686697ef73dfed9a47ce2bf6c7723"

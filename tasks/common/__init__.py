@@ -1,0 +1,1 @@
+"""common: say what belongs here."""
