@@ -22,7 +22,7 @@ from cllm_bench_methods.jacobi.method import Jacobi
 from cllm_bench_methods.lookahead.method import Branches, Lookahead, LookaheadDecoder
 from cllm_bench_methods.lookahead.ngram_pool import NgramPool
 from cllm_bench_methods.lookahead.window import Window, layout
-from cllm_bench_tasks.spider import Spider
+from cllm_bench_tasks.spider.task import Spider
 
 LIMIT = 16
 CPU = Runtime("cpu", "float32", threads=1)

@@ -16,7 +16,7 @@ from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.gsm8k import Gsm8k
 from cllm_bench_tasks.humaneval import HumanEval
-from cllm_bench_tasks.spider import Spider
+from cllm_bench_tasks.spider.task import Spider
 
 QUESTIONS = 8
 TASKS = {"spider": Spider(), "gsm8k": Gsm8k(), "humaneval": HumanEval()}

@@ -14,7 +14,7 @@ from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi
 from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
-from cllm_bench_tasks.spider import Spider
+from cllm_bench_tasks.spider.task import Spider
 
 QUESTIONS = 24
 

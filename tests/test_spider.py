@@ -17,7 +17,7 @@ from sql_fixtures import rewrite, with_value, write_spider
 
 from cllm_bench.contracts import Sample, Source, Task
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.spider import Spider
+from cllm_bench_tasks.spider.task import Spider
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_built_in_sample() -> None:
 SCRIPT = """
 import sys
 from cllm_bench.contracts import Source
-from cllm_bench_tasks.spider import Spider
+from cllm_bench_tasks.spider.task import Spider
 from sql_fixtures import rewrite, with_value, write_spider
 heavy = {"torch", "transformers", "evaluate", "datasets", "sqlparse", "cllm_bench_methods"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
@@ -227,7 +227,7 @@ def test_built_in_sample_in_another_process() -> None:
 @pytest.mark.filterwarnings("default")  # of the libraries that evaluate imports
 def test_metric(folder: Path) -> None:
     pytest.importorskip("evaluate")
-    from cllm_bench_tasks.spider_metric import ExecutionAccuracy
+    from cllm_bench_tasks.spider.metric import ExecutionAccuracy
 
     database = str(folder / "database" / "band" / "band.sqlite")
     metric = ExecutionAccuracy(keep_in_memory=True)

@@ -10,8 +10,8 @@ from sql_fixtures import rewrite, with_value, without, write_spider
 
 from cllm_bench.contracts import Source
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.spider import Spider
-from cllm_bench_tasks.spider_files import read_spider
+from cllm_bench_tasks.spider.dataset import read_spider
+from cllm_bench_tasks.spider.task import Spider
 
 
 @pytest.fixture

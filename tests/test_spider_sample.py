@@ -10,17 +10,17 @@ from collections import Counter
 
 import pytest
 
-from cllm_bench_tasks.spider_grammar import WEIGHTS, normal, split_of, stream
-from cllm_bench_tasks.spider_rows import NAMES, WORDS, rows, split
-from cllm_bench_tasks.spider_sample import (
+from cllm_bench_tasks.spider.builtin.grammar import WEIGHTS, normal, split_of, stream
+from cllm_bench_tasks.spider.builtin.rows import NAMES, WORDS, rows, split
+from cllm_bench_tasks.spider.builtin.sample import (
     TEST_QUESTIONS,
     build_databases,
     databases,
     questions,
     schema,
 )
-from cllm_bench_tasks.spider_schemas import entities
-from cllm_bench_tasks.spider_wording import plural, possessed
+from cllm_bench_tasks.spider.builtin.schemas import entities
+from cllm_bench_tasks.spider.builtin.wording import plural, possessed
 
 # A model is trained on this data: a change of these means that it must be trained anew.
 TEST_DIGEST = "932cd362965f012d5555eaaeba6d70c86f06e6893797f3464a8f629128e47477"
@@ -65,7 +65,7 @@ def test_data_are_frozen(test_split, train_split):
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_another_process_makes_the_same(test_split, seed):
     code = (
-        "from cllm_bench_tasks.spider_sample import questions; import hashlib;"
+        "from cllm_bench_tasks.spider.builtin.sample import questions; import hashlib;"
         "asked = [(q.id, q.database, q.text, q.sql, q.kind) for q in questions('test', 60)];"
         "print(hashlib.sha256(repr(asked).encode()).hexdigest())"
     )

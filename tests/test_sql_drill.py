@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sql_fixtures import make_database
 
-from cllm_bench_tasks.spider_grading import Grading, execution_match
-from cllm_bench_tasks.sql_execution import Rows, SqlError, SqlRunner
+from cllm_bench_tasks.spider.grading import Grading, execution_match
+from cllm_bench_tasks.spider.sql_runner import Rows, SqlError, SqlRunner
 
 SECONDS = 0.5
 # The limit, the parent's grace, and the start of another worker on a machine that is busy.

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from sql_fixtures import make_database
 
-from cllm_bench_tasks import sql_execution, sql_worker
-from cllm_bench_tasks.sql_execution import Rows, SqlError, SqlRunner
+from cllm_bench_tasks.spider import sql_runner as sql_execution
+from cllm_bench_tasks.spider import sql_worker
+from cllm_bench_tasks.spider.sql_runner import Rows, SqlError, SqlRunner
 
 SECONDS = 0.5
 GOLD = "SELECT count(*) FROM singer"
@@ -219,7 +220,7 @@ def test_broken_machine_is_no_verdict(database: Path, monkeypatch: pytest.Monkey
 FORK = """
 import os, sys
 from pathlib import Path
-from cllm_bench_tasks.sql_execution import SqlRunner
+from cllm_bench_tasks.spider.sql_runner import SqlRunner
 runner, database = SqlRunner(), Path(sys.argv[1])
 first = runner.run(database, "SELECT 1")
 process = runner.process_id

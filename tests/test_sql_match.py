@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlparse
 
-from cllm_bench_tasks.sql_match import (
+from cllm_bench_tasks.spider.sql_match import (
     MAX_SQL_CHARACTERS,
     order_matters,
     prepared,

@@ -28,7 +28,7 @@ from cllm_bench.machine.environment import machine, versions
 from cllm_bench.report.statistics import geometric_interval, geometric_mean
 from cllm_bench_methods.ar import AutoregressiveDecoder
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_tasks.spider import Spider
+from cllm_bench_tasks.spider.task import Spider
 
 NEW_TOKENS = 48
 

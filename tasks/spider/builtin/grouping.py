@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from random import Random
 
-from cllm_bench_tasks.spider_schemas import Field
-from cllm_bench_tasks.spider_single import Scene, functions, number, sample, start, tested, where
-from cllm_bench_tasks.spider_wording import Draft, Speaker, listed, plural, possessed
+from cllm_bench_tasks.spider.builtin.schemas import Field
+from cllm_bench_tasks.spider.builtin.single_table import (
+    Scene,
+    functions,
+    number,
+    sample,
+    start,
+    tested,
+    where,
+)
+from cllm_bench_tasks.spider.builtin.wording import Draft, Speaker, listed, plural, possessed
 
 
 def group_by(scene: Scene, rng: Random) -> Draft:

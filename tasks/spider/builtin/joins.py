@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from cllm_bench_tasks.spider_schemas import Entity, Field
-from cllm_bench_tasks.spider_single import (
+from cllm_bench_tasks.spider.builtin.schemas import Entity, Field
+from cllm_bench_tasks.spider.builtin.single_table import (
     Scene,
     asked,
     functions,
@@ -19,7 +19,7 @@ from cllm_bench_tasks.spider_single import (
     start,
     tested,
 )
-from cllm_bench_tasks.spider_wording import Draft, Filters, Speaker, listing
+from cllm_bench_tasks.spider.builtin.wording import Draft, Filters, Speaker, listing
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ from itertools import accumulate
 from random import Random
 from typing import Literal
 
-from cllm_bench_tasks import spider_groups, spider_paired, spider_single
-from cllm_bench_tasks.spider_rows import fill, rows
-from cllm_bench_tasks.spider_schemas import entities
-from cllm_bench_tasks.spider_single import Scene
-from cllm_bench_tasks.spider_wording import Draft, Filters
+from cllm_bench_tasks.spider.builtin import grouping as spider_groups
+from cllm_bench_tasks.spider.builtin import joins as spider_paired
+from cllm_bench_tasks.spider.builtin import single_table as spider_single
+from cllm_bench_tasks.spider.builtin.rows import fill, rows
+from cllm_bench_tasks.spider.builtin.schemas import entities
+from cllm_bench_tasks.spider.builtin.single_table import Scene
+from cllm_bench_tasks.spider.builtin.wording import Draft, Filters
 
 Split = Literal["train", "test"]
 

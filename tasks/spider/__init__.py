@@ -1,0 +1,1 @@
+"""spider: say what belongs here."""
