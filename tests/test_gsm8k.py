@@ -16,8 +16,8 @@ import pytest
 
 from cllm_bench.contracts import Sample, Source, Task
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.gsm8k import Gsm8k
-from cllm_bench_tasks.gsm8k_numbers import flexible_number, strict_number
+from cllm_bench_tasks.gsm8k.extraction import flexible_number, strict_number
+from cllm_bench_tasks.gsm8k.task import Gsm8k
 
 ROWS = [
     {"question": " How much is 2+3? ", "answer": "It is 2+3 = <<2+3=5>>5.\n#### 5"},
@@ -218,7 +218,7 @@ def test_built_in_sample() -> None:
 SCRIPT = """
 import sys
 from cllm_bench.contracts import Source
-from cllm_bench_tasks.gsm8k import Gsm8k
+from cllm_bench_tasks.gsm8k.task import Gsm8k
 from cllm_bench_tasks.prompts import Prompts
 print(Gsm8k().samples(Source()).fingerprint)
 Prompts().samples(Source())
@@ -243,7 +243,7 @@ def test_in_another_process_and_without_heavy_imports() -> None:
 @pytest.mark.filterwarnings("default")  # of the libraries that evaluate imports
 def test_metric() -> None:
     pytest.importorskip("evaluate")
-    from cllm_bench_tasks.gsm8k_metric import WorkedAnswerAccuracy
+    from cllm_bench_tasks.gsm8k.metric import WorkedAnswerAccuracy
 
     metric = WorkedAnswerAccuracy(keep_in_memory=True)
     predictions = ["#### 18", "it is 1,034", "7", "#### 3 of 4"]

@@ -12,7 +12,13 @@ import pytest
 
 from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench_tasks.common.words import MEN, POOLS, WOMEN, plural
-from cllm_bench_tasks.gsm8k_sample import STORIES, TEST_PROBLEMS, Problem, problems, split_of
+from cllm_bench_tasks.gsm8k.builtin.sample import (
+    STORIES,
+    TEST_PROBLEMS,
+    Problem,
+    problems,
+    split_of,
+)
 
 # A model is trained on this data: a change of these means that it must be trained anew.
 TEST_DIGEST = "d15cd6ccce217ae015271c5aeabb7836ede686697ef73dfed9a47ce2bf6c7723"
@@ -43,7 +49,7 @@ def test_data_are_frozen(test_split, train_split):
 
 def test_another_process_makes_the_same(test_split):
     code = (
-        "from cllm_bench_tasks.gsm8k_sample import problems; import hashlib;"
+        "from cllm_bench_tasks.gsm8k.builtin.sample import problems; import hashlib;"
         "told = [(p.id, p.question, p.answer, p.story, p.numbers) for p in problems('test', 60)];"
         "print(hashlib.sha256(repr(told).encode()).hexdigest())"
     )

@@ -18,8 +18,8 @@ from random import Random
 
 from cllm_bench.contracts import Split
 from cllm_bench_tasks.common.words import DAYS, MEN, POOLS, WOMEN, Story, Wording, plural
-from cllm_bench_tasks.gsm8k_products import PRODUCTS
-from cllm_bench_tasks.gsm8k_sums import SUMS
+from cllm_bench_tasks.gsm8k.builtin.addition import SUMS
+from cllm_bench_tasks.gsm8k.builtin.multiplication import PRODUCTS
 
 TEST_PROBLEMS = 200
 STORIES: Mapping[str, Story] = {**SUMS, **PRODUCTS}

@@ -1,0 +1,1 @@
+"""gsm8k: say what belongs here."""
