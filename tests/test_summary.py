@@ -11,7 +11,7 @@ from synthetic import cell, failed, manifest, row
 from cllm_bench.report.summary import summarise
 from cllm_bench.results.folder import Row
 from cllm_bench.results.rows import conversation, question_of
-from cllm_bench_tasks.humaneval_grading import pass_at_k
+from cllm_bench_tasks.humaneval.grading import pass_at_k
 
 DESIGN_KEYS = [
     "method",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from cllm_bench_tasks.humaneval_domains import NUMBERS
-from cllm_bench_tasks.humaneval_parts import (
+from cllm_bench_tasks.humaneval.builtin.domains import NUMBERS
+from cllm_bench_tasks.humaneval.builtin.parts import (
     NUMBER_LISTS,
     NUMBERS_ALONE,
     Argument,

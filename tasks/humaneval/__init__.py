@@ -1,0 +1,1 @@
+"""humaneval: say what belongs here."""
