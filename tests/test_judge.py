@@ -42,7 +42,7 @@ PROMPT = JudgePrompt("You judge.", "How good is it?")
 PLUGIN = '''
 from dataclasses import dataclass
 
-from cllm_bench_tasks.mt_bench import MtBench
+from cllm_bench_tasks.mt_bench.task import MtBench
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,14 @@ from cllm_bench.contracts import Source
 from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.mt_bench import MtBench, plain_text
-from cllm_bench_tasks.mt_bench_files import WITH_REFERENCE, read_mt_bench
-from cllm_bench_tasks.mt_bench_sample import CATEGORIES, TEST_CONVERSATIONS, conversations, split_of
+from cllm_bench_tasks.mt_bench.builtin.sample import (
+    CATEGORIES,
+    TEST_CONVERSATIONS,
+    conversations,
+    split_of,
+)
+from cllm_bench_tasks.mt_bench.dataset import WITH_REFERENCE, read_mt_bench
+from cllm_bench_tasks.mt_bench.task import MtBench, plain_text
 
 # A model is trained on these conversations: a change of these means that it must be trained anew.
 TEST_DIGEST = "dac578272c43fffd7f36a3ff28d8794c44f0294049adcd650087c9384df692b9"

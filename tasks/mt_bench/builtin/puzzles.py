@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from cllm_bench_tasks.mt_bench_words import (
+from cllm_bench_tasks.mt_bench.builtin.words import (
     ARGUMENTS,
     MEASURES,
     NOUNS,

@@ -6,7 +6,7 @@ import json
 from random import Random
 
 from cllm_bench_tasks.common.words import DAYS
-from cllm_bench_tasks.mt_bench_words import (
+from cllm_bench_tasks.mt_bench.builtin.words import (
     CITIES,
     DEEDS,
     EVENTS,

@@ -1,0 +1,1 @@
+"""mt_bench: say what belongs here."""
