@@ -16,14 +16,19 @@ from families import cli
 from cllm_bench.contracts import Source, Task, TextTask
 from cllm_bench.data.overlap import Question, find_overlap
 from cllm_bench.errors import UserError
-from cllm_bench_tasks import text_files
-from cllm_bench_tasks.ptb import PennTreebank
-from cllm_bench_tasks.text_grammar import split_of
-from cllm_bench_tasks.text_news import NEWS
-from cllm_bench_tasks.text_pools import POOLS
-from cllm_bench_tasks.text_sample import TEST_ARTICLES, articles, passages, text
-from cllm_bench_tasks.text_wiki import WIKI
-from cllm_bench_tasks.wikitext2 import Wikitext2
+from cllm_bench_tasks.language_modelling import dataset as text_files
+from cllm_bench_tasks.language_modelling.builtin.grammar import split_of
+from cllm_bench_tasks.language_modelling.builtin.news import NEWS
+from cllm_bench_tasks.language_modelling.builtin.pools import POOLS
+from cllm_bench_tasks.language_modelling.builtin.sample import (
+    TEST_ARTICLES,
+    articles,
+    passages,
+    text,
+)
+from cllm_bench_tasks.language_modelling.builtin.wiki import WIKI
+from cllm_bench_tasks.language_modelling.ptb import PennTreebank
+from cllm_bench_tasks.language_modelling.wikitext2 import Wikitext2
 
 TASKS = {"wiki": Wikitext2, "news": PennTreebank}
 TRAIN = 3000
@@ -275,7 +280,7 @@ def test_validate_counts_the_built_in_texts(tmp_path, monkeypatch, capsys):
     plugin = tmp_path / "plugin.py"
     plugin.write_text(
         "from dataclasses import dataclass\n"
-        "from cllm_bench_tasks.wikitext2 import Wikitext2 as Task\n"
+        "from cllm_bench_tasks.language_modelling.wikitext2 import Wikitext2 as Task\n"
         "@dataclass(frozen=True)\n"
         'class Articles(Task):\n    """Articles."""\n'
     )
@@ -313,7 +318,7 @@ def test_texts_are_frozen(built):
 
 def test_another_process_writes_the_same(built):
     code = (
-        "from cllm_bench_tasks.text_sample import passages; import hashlib;"
+        "from cllm_bench_tasks.language_modelling.builtin.sample import passages; import hashlib;"
         "told = [(p.id, p.prompt, p.reference) for m in ('wiki', 'news')"
         " for p in passages(m, 'test', 40)];"
         "print(hashlib.sha256(repr(told).encode()).hexdigest())"
@@ -404,7 +409,7 @@ def test_every_slot_has_words_and_every_topic_its_templates(topics):
 def test_the_metric_without_the_harness():
     import math
 
-    from cllm_bench_tasks.text_metric import TextPerplexity
+    from cllm_bench_tasks.language_modelling.metric import TextPerplexity
 
     found = TextPerplexity().compute(
         predictions=[10 * math.log(4), 30 * math.log(4)],

@@ -1,0 +1,1 @@
+"""language_modelling: say what belongs here."""

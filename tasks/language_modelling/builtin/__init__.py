@@ -1,0 +1,1 @@
+"""builtin: say what belongs here."""
