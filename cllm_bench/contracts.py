@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cllm_bench.engine.family import ModelFamily
+from typing import NamedTuple
 
 Exactness = Literal["exact", "distribution", "lossy"]
 Split = Literal["train", "test"]
@@ -277,7 +278,7 @@ class ChatTask(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """`checkpoint` for the checkpoint's own, or one of `cllm_bench.decoding.chat_templates.TEMPLATES`."""
+        """`checkpoint` for the checkpoint's own, or a name of `decoding.chat_templates`."""
         ...
 
     def turns(self, sample: Sample) -> int:
@@ -347,4 +348,20 @@ class Recipe(Protocol):
         Raises:
             UserError: The job does not fit the recipe.
         """
+        ...
+
+
+class JudgePrompt(NamedTuple):
+    """What a judge is asked about one reply."""
+
+    system: str
+    user: str
+
+
+@runtime_checkable
+class JudgedTask(Protocol):
+    """What a task adds whose replies a judge grades; its own `score` returns None."""
+
+    def judge_prompt(self, sample: Sample, replies: Sequence[str]) -> JudgePrompt:
+        """Return what a judge is asked about the last of the replies given so far."""
         ...

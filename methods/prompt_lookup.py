@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi.method import count_matches
+
+from .jacobi.method import count_matches
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -153,8 +153,8 @@ def _sample(entry: Entry, name: str) -> Sample:
 
 
 def _built_in(source: Source) -> _Material:
-    from cllm_bench_tasks.gsm8k.builtin.sample import TEST_PROBLEMS, problems
-    from cllm_bench_tasks.gsm8k.task import compact_prompt
+    from .gsm8k.builtin.sample import TEST_PROBLEMS, problems
+    from .gsm8k.task import compact_prompt
 
     count = TEST_PROBLEMS if source.split == "test" else _BUILT_IN_TRAINING
     samples = [

@@ -44,7 +44,7 @@ class Counting:
 
 def write_checkpoint(folder, kind="llama", seed=0):
     """Save a random model with a tokenizer that it shares with every other such checkpoint."""
-    from cllm_bench_methods.target.recipe import train_tokenizer
+    from cllm_bench_methods.target.from_scratch import train_tokenizer
 
     tokenizer = train_tokenizer(["one two three four five six seven eight"] * 4, 300)
     tokenizer.chat_template = None  # as of a checkpoint without chat training

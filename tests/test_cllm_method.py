@@ -17,7 +17,7 @@ from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm.method import Cllm
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.target.recipe import train_tokenizer
+from cllm_bench_methods.target.from_scratch import train_tokenizer
 
 CPU = Runtime("cpu", "float32", threads=1)
 PROMPT = torch.arange(5, 25)

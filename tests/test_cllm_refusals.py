@@ -12,7 +12,7 @@ from families import cli, write_checkpoint
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.recipes.examples import collate
-from cllm_bench_methods.target.recipe import answer_loss
+from cllm_bench_methods.recipes.losses import answer_loss
 from cllm_bench_methods.trajectories.collect import read_records
 from cllm_bench_methods.trajectories.target_answers import examples_of
 
@@ -58,7 +58,7 @@ def test_no_questions_to_learn_from(monkeypatch, tmp_path, tiny, capsys):
 
 
 def test_a_tokenizer_that_differs_between_roles(monkeypatch, tmp_path, tiny, capsys):
-    from cllm_bench_methods.target.recipe import train_tokenizer
+    from cllm_bench_methods.target.from_scratch import train_tokenizer
 
     draft = write_checkpoint(tmp_path / "draft")
     train_tokenizer(["nine ten"] * 4, 290).save_pretrained(draft)

@@ -7,7 +7,7 @@ from cllm_bench.contracts import Sampling, Step
 from cllm_bench.decoding.loop import generate
 from cllm_bench.decoding.stop_strings import StopStrings, cut
 from cllm_bench.engine.clock import Clock
-from cllm_bench_methods.target.recipe import train_tokenizer
+from cllm_bench_methods.target.from_scratch import train_tokenizer
 
 PROMPT = torch.tensor([1])
 

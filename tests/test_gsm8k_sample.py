@@ -183,7 +183,7 @@ def test_stories_and_words_are_all_present(test_split, train_split):
 
 
 def test_answers_have_the_length_that_small_models_decode_well(test_split, train_split):
-    from cllm_bench_methods.target.recipe import train_tokenizer
+    from cllm_bench_methods.target.from_scratch import train_tokenizer
 
     tokenizer = train_tokenizer([f"{p.question} {p.answer}" for p in train_split], 768)
     lengths = [len(tokenizer(f" {p.answer}").input_ids) for p in test_split]

@@ -19,6 +19,7 @@ from judge_server import CLOSE, HANG, Answer, Endpoint, failed, said
 from synthetic import cell, manifest, row
 from synthetic import failed as failed_row
 
+from cllm_bench.contracts import JudgePrompt
 from cllm_bench.errors import UserError
 from cllm_bench.judge.endpoint import (
     DETAIL,
@@ -27,7 +28,7 @@ from cllm_bench.judge.endpoint import (
     checked_url,
     key_of_environment,
 )
-from cllm_bench.judge.protocol import JudgePrompt, NoOpinion, rating
+from cllm_bench.judge.protocol import NoOpinion, rating
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder

@@ -20,25 +20,18 @@ from cllm_bench.contracts import Sampling
 from cllm_bench.engine import pass_timing as pass_clock
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
-from cllm_bench.engine.pass_timing import WARM_UP, time_passes, time_prefill
+from cllm_bench.engine.pass_timing import TURN, WARM_UP, time_passes, time_prefill
+from cllm_bench.engine.passes import PassLog, Shape, parse_shape
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine import environment as manifest_module
 from cllm_bench.machine import interference as machine_watch
 from cllm_bench.machine import roofline
 from cllm_bench.machine.interference import MachineWatch, gpu_slowed
+from cllm_bench.report.prediction import predicted_paces
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.results.pass_times import (
-    TURN,
-    PassLog,
-    PassTime,
-    Shape,
-    missing_shapes,
-    parse_pass_time,
-    parse_shape,
-    predicted_paces,
-)
+from cllm_bench.results.pass_times import PassTime, missing_shapes, parse_pass_time
 from cllm_bench.run import executor as answering
 from cllm_bench.run import plan as plan_module
 from cllm_bench.run import runner

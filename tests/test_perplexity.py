@@ -13,19 +13,13 @@ from families import cli, rows, write_checkpoint
 from synthetic import cell, manifest, row
 
 from cllm_bench.contracts import ScoredText, TextTask
+from cllm_bench.decoding.perplexity import Window, token_perplexity, windows, word_perplexity
 from cllm_bench.errors import UserError
+from cllm_bench.report import perplexity as report_perplexity
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.results.perplexity import (
-    Part,
-    Perplexity,
-    Window,
-    parse_perplexity,
-    token_perplexity,
-    windows,
-    word_perplexity,
-)
+from cllm_bench.results.perplexity import Part, Perplexity, parse_perplexity
 from cllm_bench.run import perplexity as perplexity_pass
 
 TASK = '''
@@ -409,14 +403,14 @@ def test_text_tasks_are_told_apart(telling):
 
 
 def test_what_tables_need_loads_no_torch():
-    source = Path(perplexity_pass.__file__).with_name("perplexity.py").read_text(encoding="utf-8")
+    source = Path(report_perplexity.__file__).read_text(encoding="utf-8")
     names = {
         alias.name.partition(".")[0]
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Import)
         for alias in node.names
     }
-    assert names == {"math", "numpy"}
+    assert names == {"numpy"}
 
 
 def test_a_folder_that_is_closed_stores_nothing(tmp_path):

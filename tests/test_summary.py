@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from synthetic import cell, failed, manifest, row
 
+from cllm_bench.core.sample_ids import conversation, question_of
 from cllm_bench.report.summary import summarise
 from cllm_bench.results.folder import Row
-from cllm_bench.results.rows import conversation, question_of
 from cllm_bench_tasks.humaneval.grading import pass_at_k
 
 DESIGN_KEYS = [

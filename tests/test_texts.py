@@ -339,7 +339,7 @@ def test_a_shorter_text_is_the_beginning_of_a_longer_one(manner, built):
 
 @pytest.mark.parametrize("manner", TASKS)
 def test_the_text_is_long_enough(manner, built):
-    from cllm_bench_methods.target.recipe import train_tokenizer
+    from cllm_bench_methods.target.from_scratch import train_tokenizer
 
     learned = [each.prompt + each.reference for each in built[manner, "train"]]
     tokenizer = train_tokenizer(learned, 1024)

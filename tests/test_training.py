@@ -22,7 +22,8 @@ from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.sandbox import isolation as sandbox_strength
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.recipes.examples import Answers, Example, collate, encode
-from cllm_bench_methods.target.recipe import answer_loss, train_tokenizer
+from cllm_bench_methods.recipes.losses import answer_loss
+from cllm_bench_methods.target.from_scratch import train_tokenizer
 
 SHAPE = "init=scratch,hidden=16,layers=1,heads=2,feed_forward=24,vocabulary=400,learning_rate=0.01"
 TINY = f"target:{SHAPE},tokens=512"

@@ -16,12 +16,13 @@ import numpy as np
 
 from cllm_bench.ablation.variants import BASE, Variant
 from cllm_bench.contracts import SampleSet, Task
+from cllm_bench.core.sample_ids import question_of
 from cllm_bench.report import numbers as formats
 from cllm_bench.report.columns import MAIN, Column, Line, Manifest, Run, mechanism_columns
 from cllm_bench.report.notes import conditions, notes, subtitle
 from cllm_bench.report.statistics import Interval, bootstrap_interval, median
 from cllm_bench.report.tables import Grid, markdown_table
-from cllm_bench.results.rows import Row, question_of
+from cllm_bench.results.rows import Row
 
 LOG = "training_log.jsonl"  # that a recipe leaves in a checkpoint's folder
 LEGEND = (

@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import typer
 from rich.console import Console
 
-from cllm_bench.ablation.plan import AblateOptions, Ablation, plan_ablation
-from cllm_bench.ablation.report import Entry, figures, markdown, training_figures
+from cllm_bench.ablation.plan import Ablation
+from cllm_bench.ablation.report import Entry, training_figures
 from cllm_bench.ablation.variants import Variant
-from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.report.summary import summarise_folder
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.run.plan import RunPlan
 
 SEED = 0  # of order and statistics
-
-
-def ablate_command(options: AblateOptions) -> None:
-    """Train every variant, measure all in one run, and leave the table.
-
-    Raises:
-        UserError: Something asked for does not exist or does not fit.
-        Exit: With code 1, where a sample failed. A training that collapsed is a result.
-    """
-    console = Console(stderr=True)
-    ablation = plan_ablation(options, console)
-    with ResultFolder.open(options.output, ablation.manifest()) as folder:
-        _warn(folder, console)
-        with LiveProgress(console) as progress:
-            entries = _train(ablation, progress, console)
-            measured = _evaluate(ablation, entries, progress, console)
-        run = measured.manifest, summarise_folder(measured)
-        rows = figures(entries, run, measured.rows)
-        text = markdown(folder.manifest, rows, run)
-        folder.write_text("ablation.json", json.dumps(rows, indent=2) + "\n")
-        folder.write_text("table.md", text)
-    sys.stdout.write(text)
-    console.print(
-        f"stored in {options.output} (table.md, ablation.json, manifest.json, variants/, run/)",
-        soft_wrap=True,
-    )
-    failed = sum(summary["failed"] for summary in run[1])
-    if failed:
-        console.print(f"{failed} samples failed: see the notes", style="red")
-        raise typer.Exit(1)
 
 
 def _train(ablation: Ablation, progress: Listen, console: Console) -> list[Entry]:

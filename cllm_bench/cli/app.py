@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cllm_bench import __version__
+from cllm_bench.cli.inspection import checks
 from cllm_bench.cli.options import (
     Attention,
     Data,
@@ -34,7 +35,6 @@ from cllm_bench.cli.options import (
     TopP,
     Unsafe,
 )
-from cllm_bench.cli_checks import checks
 from cllm_bench.engine.family import DEFAULT
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.machine.processes import is_main, rank
@@ -152,7 +152,7 @@ def table(
     ] = None,
 ) -> None:
     """Make the comparison table from stored rows alone."""
-    from cllm_bench.cli.run import table_command
+    from cllm_bench.cli.table import table_command
 
     sys.stdout.write(table_command(folders, output, judge))
 
@@ -235,7 +235,7 @@ def ablate(
     after an interruption.
     """
     from cllm_bench.ablation.plan import AblateOptions
-    from cllm_bench.ablation.runner import ablate_command
+    from cllm_bench.cli.ablate import ablate_command
 
     options = AblateOptions(
         recipe=recipe,

@@ -11,16 +11,16 @@ import typer
 from rich.console import Console
 
 from cllm_bench.cli.progress import LiveProgress
-from cllm_bench.contracts import Listen, Task
+from cllm_bench.contracts import JudgedTask, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.judge.endpoint import EndpointJudge, key_of_environment
-from cllm_bench.judge.grading import Judging, Material, Outcome
+from cllm_bench.judge.grading import Material, Outcome, judge_folder
 from cllm_bench.judge.local import LocalJudge
-from cllm_bench.judge.protocol import Judge, JudgedTask
+from cllm_bench.judge.protocol import Judge
 from cllm_bench.results.folder import JUDGEMENTS, ResultFolder
 from cllm_bench.results.judgements import total
 from cllm_bench.run.plan import TaskPlan
@@ -101,25 +101,6 @@ def material_of(plans: Sequence[TaskPlan]) -> dict[str, Material]:
         names = ", ".join(plan.label for plan in plans)
         raise UserError(f"--judge: no task of this run is graded by a judge ({names})")
     return found
-
-
-def judge_folder(
-    folder: ResultFolder, judge: Judge, material: Mapping[str, Material], listen: Listen
-) -> tuple[Outcome, list[dict[str, Any]]]:
-    """Ask what is missing, and write the summary whatever comes of it.
-
-    Raises:
-        UserError: The judge will never answer, or nothing can be stored.
-    """
-    from cllm_bench.run.runner import write_summary
-
-    judging = Judging(folder, judge, listen)
-    try:
-        outcome = judging.run(material)
-    finally:
-        known = any(each.judge_id == judging.judge_id for each in folder.judgements)
-        summaries = write_summary(folder, judging.judge_id if known else None)
-    return outcome, summaries
 
 
 def report(console: Console, judge: Judge, outcome: Outcome, run: Path) -> None:

@@ -9,26 +9,26 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 from rich.console import Console
 
 from cllm_bench.cli.progress import LiveProgress
-from cllm_bench.contracts import Sampling, Task
+from cllm_bench.contracts import Sampling
 from cllm_bench.core.registry import Registry
-from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_selections
+from cllm_bench.core.settings import parse_pairs, parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
-from cllm_bench.machine.processes import is_main
 from cllm_bench.run.method_specs import Cell, plan_cells
 from cllm_bench.run.plan import RunPlan, plan_task
 
 if TYPE_CHECKING:
     from cllm_bench.judge.grading import Material
     from cllm_bench.judge.protocol import Judge
+from cllm_bench.cli.inputs import at_least_one, build_tasks, check_sandbox, required
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def run_command(options: RunOptions) -> None:
         UserError: Something asked for does not exist or does not fit.
         Exit: With code 1, where a sample failed, or a judge was asked and a reply has no rating.
     """
-    from cllm_bench.cli.judge import judge_folder, report
+    from cllm_bench.cli.judge import report
+    from cllm_bench.judge.grading import judge_folder
 
     console = Console(stderr=True)
     plan = _plan(options)
@@ -106,36 +107,6 @@ def run_command(options: RunOptions) -> None:
         raise typer.Exit(1)
 
 
-def table_command(folders: Sequence[Path], output: Path | None, judge: str | None) -> str:
-    """Return the table of earlier runs, and write it where it is wanted.
-
-    Raises:
-        UserError: A folder holds no run, none has verdicts of that judge, or several judges are
-            meant.
-    """
-    from cllm_bench.core.files import write_atomically
-    from cllm_bench.report.summary import summarise_folder
-    from cllm_bench.report.tables import markdown
-    from cllm_bench.results.folder import ResultFolder
-    from cllm_bench.results.judgements import find_judge_id
-
-    read = [ResultFolder.read(path) for path in folders]
-    judgements = [each for folder in read for each in folder.judgements]
-    chosen = None if judge is None else find_judge_id(judge, judgements)
-    runs = []
-    for folder in read:
-        for warning in folder.warnings:
-            typer.echo(f"note: {warning}", err=True)
-        if "ablation" in folder.manifest.get("configuration", {}):
-            run = folder.path / "run"
-            raise UserError(f"'{folder.path}' holds an ablation; its run is in '{run}'")
-        runs.append((folder.manifest, summarise_folder(folder, chosen)))
-    text = markdown(runs)
-    if output is not None:
-        write_atomically(output, text)
-    return text
-
-
 def _plan(options: RunOptions) -> RunPlan:
     registry = Registry(options.plugins)
     at_least_one(options.repeats, "--repeats")
@@ -162,29 +133,6 @@ def _plan(options: RunOptions) -> RunPlan:
     )
     sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe)
     return RunPlan(family, cells, plans, options.repeats, options.seed, sampling, sandbox)
-
-
-def check_sandbox(tasks: Sequence[Task], *, allowed: bool) -> Mapping[str, Any] | None:
-    """Try the sandbox where a task runs what a model writes; print and return what it holds.
-
-    Args:
-        tasks: Of the command.
-        allowed: Whether less than full isolation will do.
-
-    Raises:
-        UserError: Isolation is not full, and that is not allowed.
-    """
-    from cllm_bench.sandbox.isolation import allow_unsafe_code, require, strength
-
-    if allowed:
-        allow_unsafe_code()
-    if not any(getattr(task, "runs_code", False) for task in tasks):
-        return None
-    found = strength()
-    require(found)
-    if is_main():
-        typer.echo(str(found), err=True)
-    return found.as_dict()
 
 
 class _Judging(NamedTuple):
@@ -243,42 +191,6 @@ def _check_roles(
                 f"`cllm-bench train {recipes[0]} {shlex.join(asked)} --output DIR`, "
                 f"or name one with --role {role}=PATH_OR_HUB_ID"
             ) from None
-
-
-def build_tasks(registry: Registry, texts: Sequence[str]) -> dict[str, Task]:
-    """Build the tasks asked for, by name.
-
-    Raises:
-        UserError: None is asked for, one twice, or one that does not exist or fit.
-    """
-    found: dict[str, Task] = {}
-    for text in split_selections(required(texts, "--task", registry.tasks.names())):
-        selection = parse_selection(text)
-        if selection.name in found:
-            raise UserError(f"task '{selection.name}' is asked for twice; make it two runs")
-        found[selection.name] = build(registry.tasks.get(selection.name), "task", selection)
-    return found
-
-
-def at_least_one(value: int | None, option: str) -> None:
-    """Refuse a number below 1.
-
-    Raises:
-        UserError: It is.
-    """
-    if value is not None and value < 1:
-        raise UserError(f"{option} must be at least 1, not {value}")
-
-
-def required(texts: Sequence[str], option: str, known: Sequence[str]) -> Sequence[str]:
-    """Return what a repeatable option gave.
-
-    Raises:
-        UserError: Nothing.
-    """
-    if not texts:
-        raise UserError(f"{option} is missing; known: {', '.join(known)}")
-    return texts
 
 
 def _default_output(plan: RunPlan) -> Path:

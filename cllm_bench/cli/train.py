@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from cllm_bench.cli.inputs import ask_recipe, build_tasks, check_sandbox, family_to_train
 from cllm_bench.cli.progress import LiveProgress
-from cllm_bench.cli.run import build_tasks, check_sandbox
 from cllm_bench.contracts import Recipe, TrainingJob
 from cllm_bench.core.registry import Registry
-from cllm_bench.core.settings import Selection, build, parse_pairs, parse_selection
+from cllm_bench.core.settings import Selection, build
 from cllm_bench.data.sources import task_sources
-from cllm_bench.engine.family import ModelFamily, find_family
-from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine.processes import is_main
 
 
@@ -61,36 +57,3 @@ def train_command(options: TrainOptions) -> None:
         job = TrainingJob(family, material, options.output, progress)
         left = run_recipe(asked.name, recipe, job, lambda text: console.print(text, soft_wrap=True))
     console.print(f"left in {left}; use it with --model {left}", soft_wrap=True)
-
-
-class AskedRecipe(NamedTuple):
-    """A recipe as a command asks for it."""
-
-    name: str
-    cls: type[Any]
-    settings: Mapping[str, str]  # as text: the family's own, and over them what the user gave
-
-
-def ask_recipe(registry: Registry, family: ModelFamily, text: str) -> AskedRecipe:
-    """Look up `RECIPE[:key=value,…]`, with the settings that the family has for it.
-
-    Raises:
-        UserError: There is no such recipe, or the text is malformed.
-    """
-    selection = parse_selection(text)
-    cls = registry.recipes.get(selection.name)
-    own = {key: str(value) for key, value in family.recipes.get(selection.name, {}).items()}
-    return AskedRecipe(selection.name, cls, {**own, **selection.settings})
-
-
-def family_to_train(model: str, roles: Sequence[str], device: str, threads: int) -> ModelFamily:
-    """Find a family whose weights a recipe may start from.
-
-    Raises:
-        UserError: There is no such model, checkpoint or device.
-    """
-    checkpoints = parse_pairs(roles, "--role")
-    find_family(model, roles=checkpoints)  # before torch is loaded: a wrong name is told at once
-    # Weights in training stay in float32 whatever the device: the recipe sets the arithmetic.
-    runtime = Runtime(device, "float32", threads=threads).resolve()
-    return find_family(model, roles=checkpoints, runtime=runtime)

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
+from cllm_bench.cli.inputs import build_tasks, check_sandbox
 from cllm_bench.cli.progress import LiveProgress
-from cllm_bench.cli.run import build_tasks, check_sandbox
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import split_selections

@@ -1,1 +1,4 @@
-"""data: say what belongs here."""
+"""Where questions come from: sources, JSON-lines files, overlap of two sets.
+
+A data set's own format belongs to its task.
+"""

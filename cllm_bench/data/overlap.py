@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cllm_bench.contracts import ChatTask, Sample
-from cllm_bench.results.rows import conversation
+from cllm_bench.core.sample_ids import conversation
 
 _WORD = re.compile(r"\w+")
 

@@ -1,1 +1,4 @@
-"""engine: say what belongs here."""
+"""Weights and forward passes: families, checkpoints, sessions, caches, kernels.
+
+Nothing here knows a task, a method or a result.
+"""

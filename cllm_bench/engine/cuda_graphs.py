@@ -31,9 +31,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cllm_bench.engine.fused_layers import compiled_layers
+from cllm_bench.engine.passes import PassLog
 from cllm_bench.engine.session import INITIAL_CAPACITY, Output, Session, last_states
 from cllm_bench.errors import UserError
-from cllm_bench.results.pass_times import PassLog
 
 ROWS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 LEAST_WINDOW = 256

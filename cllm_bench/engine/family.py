@@ -29,9 +29,10 @@ from cllm_bench.engine.checkpoint import (
     hub_checkpoint,
     looks_like_hub_id,
 )
-from cllm_bench.engine.runtime import Runtime, cores
+from cllm_bench.engine.passes import PassLog
+from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.results.pass_times import PassLog
+from cllm_bench.machine.processes import cores
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,9 +13,11 @@ import torch
 
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.passes import Shape
 from cllm_bench.engine.session import Session
-from cllm_bench.results.pass_times import TURN, TURNS, Shape
 
+TURN = 5  # timed passes in a row
+TURNS = 5  # where shapes are timed once
 WARM_UP = 6  # passes of a turn that are not timed
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from cllm_bench.errors import UserError
-from cllm_bench.machine.processes import processes_here
+from cllm_bench.machine.processes import cores, processes_here
 
 Engine = Literal["eager", "graph", "compiled"]
 Attention = Literal["sdpa", "eager", "plain"]
@@ -75,13 +74,6 @@ def choice(option: str, text: str, kind: Any) -> Any:
     if text not in get_args(kind):
         raise UserError(f"--{option} {text} is not one of {', '.join(get_args(kind))}")
     return text
-
-
-def cores() -> int:
-    """Return the processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process cannot be told to use fewer
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_device(device: str) -> None:

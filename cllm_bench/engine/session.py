@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cllm_bench.engine.cache import PreallocatedCache
+from cllm_bench.engine.passes import PassLog
 from cllm_bench.errors import UserError
-from cllm_bench.results.pass_times import PassLog
 
 INITIAL_CAPACITY = 1024
 

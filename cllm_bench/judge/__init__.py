@@ -1,1 +1,4 @@
-"""judge: say what belongs here."""
+"""Another model grades replies: protocol, endpoints, local weights, grading.
+
+Stored verdicts are in results/, the scores that they give in report/.
+"""

@@ -25,8 +25,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cllm_bench import __version__
+from cllm_bench.contracts import JudgePrompt
 from cllm_bench.errors import UserError
-from cllm_bench.judge.protocol import JudgePrompt, NoOpinion, Opinion, Stopped
+from cllm_bench.judge.protocol import NoOpinion, Opinion, Stopped
 
 KEYS = ("CLLM_BENCH_JUDGE_KEY", "OPENAI_API_KEY")  # the first that is set counts
 MAX_TOKENS = 2048  # as in FastChat's llm_judge, and so is temperature 0

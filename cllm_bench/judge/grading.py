@@ -8,22 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
-from cllm_bench.contracts import ChatTask, Listen, Sample, Task
+from cllm_bench.contracts import ChatTask, JudgedTask, JudgePrompt, Listen, Sample, Task
+from cllm_bench.core.sample_ids import question_of
 from cllm_bench.errors import UserError
-from cllm_bench.judge.protocol import (
-    LOWEST,
-    Judge,
-    JudgedTask,
-    JudgePrompt,
-    NoOpinion,
-    Stopped,
-    rating,
-)
+from cllm_bench.judge.protocol import LOWEST, Judge, NoOpinion, Stopped, rating
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import JudgeId, Judgement, conversations, ratings
-from cllm_bench.results.rows import Row, question_of, row_key
+from cllm_bench.results.rows import Row, row_key
 
 GIVE_UP = 3  # answers that fail to come, one after the other
 
@@ -232,3 +225,22 @@ def _prompts(
     replies = [row.reply or "" for row in rows]
     for turn, row in enumerate(rows, 1):
         yield cast(JudgedTask, task).judge_prompt(sample, replies[:turn]), row
+
+
+def judge_folder(
+    folder: ResultFolder, judge: Judge, material: Mapping[str, Material], listen: Listen
+) -> tuple[Outcome, list[dict[str, Any]]]:
+    """Ask what is missing, and write the summary whatever comes of it.
+
+    Raises:
+        UserError: The judge will never answer, or nothing can be stored.
+    """
+    from cllm_bench.report.write import write_summary
+
+    judging = Judging(folder, judge, listen)
+    try:
+        outcome = judging.run(material)
+    finally:
+        known = any(each.judge_id == judging.judge_id for each in folder.judgements)
+        summaries = write_summary(folder, judging.judge_id if known else None)
+    return outcome, summaries

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling
+from cllm_bench.contracts import Decoder, JudgePrompt, LibraryDecoder, Sampling
 from cllm_bench.core.registry import Registry
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.judge.endpoint import MAX_TOKENS
-from cllm_bench.judge.protocol import JudgePrompt, NoOpinion, Opinion
+from cllm_bench.judge.protocol import NoOpinion, Opinion
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,31 +7,14 @@ reply and writes a rating.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol
 
-from cllm_bench.contracts import Sample
+from cllm_bench.contracts import JudgePrompt
 
 LOWEST = 1.0  # of a rating; the highest is the task's best score
 # The harness asks for the first; the second is what FastChat's llm_judge accepts in its place.
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
-
-
-class JudgePrompt(NamedTuple):
-    """What a judge is asked about one reply."""
-
-    system: str
-    user: str
-
-
-@runtime_checkable
-class JudgedTask(Protocol):
-    """What a task adds whose replies a judge grades; its own `score` returns None."""
-
-    def judge_prompt(self, sample: Sample, replies: Sequence[str]) -> JudgePrompt:
-        """Return what a judge is asked about the last of the replies given so far."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

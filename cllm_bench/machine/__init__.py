@@ -1,1 +1,4 @@
-"""machine: say what belongs here."""
+"""The computer that a run stands on: versions, cores, bandwidth, what disturbs it.
+
+Nothing here loads a model.
+"""

@@ -14,8 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from cllm_bench.engine.runtime import cores
 from cllm_bench.machine.interference import driver_name
+from cllm_bench.machine.processes import cores
 
 PACKAGES = ("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
 

@@ -108,3 +108,10 @@ def on_main(work: Callable[[], Result]) -> Result:
     if isinstance(outcome[1], Exception):
         raise outcome[1]
     return cast(Result, outcome[0])
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere a process cannot be told to use fewer
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from cllm_bench.core.sample_ids import conversation, question_of
 from cllm_bench.report.statistics import expected_best, median
-from cllm_bench.results.rows import Row, conversation, question_of
+from cllm_bench.results.rows import Row
 
 
 class Measured(NamedTuple):

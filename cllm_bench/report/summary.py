@@ -12,6 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cllm_bench.core.sample_ids import question_of
+from cllm_bench.report.judged import scored
+from cllm_bench.report.perplexity import figures
+from cllm_bench.report.prediction import predicted_paces
 from cllm_bench.report.samples import Measured, decode_pace
 from cllm_bench.report.statistics import (
     Interval,
@@ -24,10 +28,10 @@ from cllm_bench.report.statistics import (
     relative_spread,
     wilson_interval,
 )
-from cllm_bench.results.judgements import JudgeId, Judgement, scored
-from cllm_bench.results.pass_times import PassTime, predicted_paces
-from cllm_bench.results.perplexity import Perplexity, figures
-from cllm_bench.results.rows import Row, question_of
+from cllm_bench.results.judgements import JudgeId, Judgement
+from cllm_bench.results.pass_times import PassTime
+from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.rows import Row
 
 if TYPE_CHECKING:
     from cllm_bench.results.folder import ResultFolder

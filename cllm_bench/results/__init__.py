@@ -1,1 +1,4 @@
-"""results: say what belongs here."""
+"""What lies on disk: the folder of a run, its lines and their parsers.
+
+Statistics and tables are in report/.
+"""

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.contracts import Listen, ScoredText
+from cllm_bench.decoding.perplexity import Window, windows
 from cllm_bench.errors import UserError
-from cllm_bench.results.perplexity import Part, Perplexity, Window, windows
+from cllm_bench.results.perplexity import Part, Perplexity
 from cllm_bench.run.plan import RunPlan, TaskPlan
 
 if TYPE_CHECKING:

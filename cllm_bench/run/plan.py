@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cllm_bench.contracts import (
     ChatTask,
+    JudgedTask,
     Sample,
     SampleSet,
     Sampling,
@@ -21,13 +22,12 @@ from cllm_bench.contracts import (
     Task,
     TextTask,
 )
+from cllm_bench.core.sample_ids import draw_ids, question_of
 from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
-from cllm_bench.judge.protocol import JudgedTask
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.results.folder import row_key
-from cllm_bench.results.rows import draw_ids, question_of
 from cllm_bench.run.method_specs import Cell
 from cllm_bench.run.turn_orders import balanced_orders
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,11 @@ from cllm_bench.contracts import Listen
 from cllm_bench.decoding.exactness import Verdict, verdict
 from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
+from cllm_bench.engine.pass_timing import TURN, TURNS
 from cllm_bench.machine.interference import Lap, MachineWatch
-from cllm_bench.report.summary import summarise_folder
-from cllm_bench.report.tables import markdown
+from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
-from cllm_bench.results.judgements import JudgeId
-from cllm_bench.results.pass_times import TURN, TURNS, PassTime, missing_shapes
+from cllm_bench.results.pass_times import PassTime, missing_shapes
 from cllm_bench.run.executor import Answer, Answering
 from cllm_bench.run.method_specs import Cell
 from cllm_bench.run.perplexity import Texts
@@ -266,16 +264,3 @@ class Runner:
             return None if score is None else float(score), None
         except Exception as error:
             return None, " ".join(f"grading failed: {type(error).__name__}: {error}".split())
-
-
-def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[dict[str, Any]]:
-    """Derive `summary.json` and `table.md` from what is stored.
-
-    Args:
-        folder: Open for writing.
-        judge: Whose verdicts count; None takes the newest judge's.
-    """
-    summaries = summarise_folder(folder, judge)
-    folder.write_text("summary.json", json.dumps(summaries, indent=2) + "\n")
-    folder.write_text("table.md", markdown([(folder.manifest, summaries)]))
-    return summaries

@@ -1,1 +1,4 @@
-"""sandbox: say what belongs here."""
+"""Runs programs that nobody has read, confined.
+
+This module imports nothing, as the confined process loads it.
+"""

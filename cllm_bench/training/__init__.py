@@ -1,1 +1,4 @@
-"""training: say what belongs here."""
+"""Stages of a recipe, each run once, and the optimiser's loop.
+
+No loss and no recipe: those are in methods/.
+"""

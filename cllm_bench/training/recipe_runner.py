@@ -13,12 +13,12 @@ from typing import Any
 
 from cllm_bench.contracts import Recipe, Stage, TrainingJob
 from cllm_bench.core.files import write_atomically, writing
+from cllm_bench.core.resume import difference
 from cllm_bench.core.settings import as_dict
 from cllm_bench.engine.family import FILE, ModelFamily, read_family
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.machine.processes import barrier, is_main, join, on_main
-from cllm_bench.results.folder import difference
 
 Announce = Callable[[str], None]
 

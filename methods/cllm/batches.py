@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from cllm_bench_methods.cllm.objectives import CLEAN, PADDING, Divergence, Objective, Packed
-from cllm_bench_methods.recipes.examples import Example, collate, padded
+from ..recipes.examples import Example, collate, padded
+from ..recipes.losses import Divergence
+from .objectives import CLEAN, PADDING, Objective, Packed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cllm_bench.training.trainer import LossSum
-    from cllm_bench_methods.trajectories.collect import Record
+
+    from ..trajectories.collect import Record
 
 Tokens = tuple[int, ...]
 
@@ -255,8 +257,9 @@ def _unsettled(state: Tokens, fixed: Tokens) -> int:
 def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
     from cllm_bench.training.trainer import LossSum
-    from cllm_bench_methods.cllm.objectives import ar_loss, consistency_loss
-    from cllm_bench_methods.target.recipe import answer_loss
+
+    from ..recipes.losses import answer_loss
+    from .objectives import ar_loss, consistency_loss
 
     device = next(model.parameters()).device
     logits, packed = run(model, batch.packed.to(device), states)
@@ -285,7 +288,7 @@ def run(
     import torch
     from transformers import DynamicCache
 
-    from cllm_bench_methods.cllm.objectives import logits_apart, logits_of, logits_of_last
+    from .objectives import logits_apart, logits_of, logits_of_last
 
     whole = logits_of if states.form == "packed" else logits_apart
     if states.source == "recorded" or states.iterations == 1:
@@ -308,7 +311,7 @@ def run(
 
 def moved_on(packed: Packed, logits: Tensor, step: int, chains: int) -> Packed:
     """Make the states of one iteration what the pass over those before makes of the last ones."""
-    from cllm_bench_methods.cllm.objectives import advance
+    from .objectives import advance
 
     part = packed.first(step * chains)
     ids = packed.ids.clone()  # autograd still needs the old ones

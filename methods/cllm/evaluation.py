@@ -10,8 +10,9 @@ from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.decoding.stop_strings import cut, ends_of
 from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.trajectories.target_answers import Asked
+
+from ..jacobi.method import Jacobi, JacobiDecoder
+from ..trajectories.target_answers import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -134,8 +135,8 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
     """Return the mean cross-entropy of the answers in hand, in nats a token."""
-    from cllm_bench_methods.recipes.examples import collate
-    from cllm_bench_methods.target.recipe import answer_loss
+    from ..recipes.examples import collate
+    from ..recipes.losses import answer_loss
 
     total = count = 0.0
     for each in questions:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cllm_bench.contracts import Decoder, Exactness
 from cllm_bench.errors import UserError
-from cllm_bench_methods.ar import Autoregressive
-from cllm_bench_methods.jacobi.method import Jacobi
-from cllm_bench_methods.lookahead.method import Lookahead
+
+from ..ar import Autoregressive
+from ..jacobi.method import Jacobi
+from ..lookahead.method import Lookahead
 
 if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily

@@ -3,7 +3,7 @@
 Sources: Kou et al. 2024 (arXiv 2403.00835), equations 3 to 5; the progressive form follows Jacobi
 Forcing (arXiv 2512.14681).
 
-Beyond the shape letters of `cllm_bench.engine.session`: B sequences, A answer tokens, C copies. A *packed*
+Beyond the shape letters of `engine.session`: B sequences, A answer tokens, C copies. A *packed*
 sequence trains every block of an answer in one forward pass. Its columns are the prompt, the answer
 (the fixed points y* of all blocks, joined) and C noisy copies of the answer (a state y of every
 block). A copy's token at answer index a has the position of the answer's token at a. Drawn for a
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from transformers import Cache
+from ..recipes.losses import Divergence, divergence
 
-Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Objective = Literal["global", "local", "progressive"]
 
 CLEAN = -1  # in `Packed.owner`: a column of the prompt or the answer
@@ -111,27 +111,6 @@ def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:  # (B, T, T) -> (B, 1,
 
     zeros = torch.zeros(seen.shape, device=seen.device, dtype=dtype)
     return zeros.masked_fill(~seen, torch.finfo(torch.bfloat16).min)[:, None]
-
-
-def divergence(
-    teacher: Tensor,  # (..., V) logits
-    student: Tensor,  # (..., V) logits
-    kind: Divergence,
-) -> Tensor:  # (...)
-    """Return how far the student's distribution is from the teacher's, in nats, row by row."""
-    import torch
-
-    p, q = teacher.float().log_softmax(-1), student.float().log_softmax(-1)
-    if kind == "forward_kl":
-        return _kl(p, q)
-    if kind == "reverse_kl":
-        return _kl(q, p)
-    middle = torch.logaddexp(p, q) - torch.log(torch.tensor(2.0, device=p.device))
-    return (_kl(p, middle) + _kl(q, middle)) / 2
-
-
-def _kl(p: Tensor, q: Tensor) -> Tensor:
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def logits_of(

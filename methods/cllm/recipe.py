@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
-from cllm_bench_methods.cllm.batches import States
-from cllm_bench_methods.cllm.objectives import Divergence, Objective
-from cllm_bench_methods.cllm_training import CllmTraining
-from cllm_bench_methods.trajectories.target_answers import (
-    RECORDED_BLOCK,
-    collection_key,
-    split_questions,
-)
+
+from ..recipes.losses import Divergence
+from ..trajectories.target_answers import RECORDED_BLOCK, collection_key, split_questions
+from .batches import States
+from .objectives import Objective
+from .training import CllmTraining
 
 if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily

@@ -1,1 +1,5 @@
-"""jacobi: say what belongs here."""
+"""Jacobi decoding: parallel fixed-point iteration."""
+
+from .method import Jacobi
+
+__all__ = ["Jacobi"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi.mechanism import Iterate, mechanism
+
+from .mechanism import Iterate, mechanism
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi.method import count_matches
-from cllm_bench_methods.lookahead.ngram_pool import Ngram, NgramPool
-from cllm_bench_methods.lookahead.window import Layout, Window, layout
+
+from ..jacobi.method import count_matches
+from .ngram_pool import Ngram, NgramPool
+from .window import Layout, Window, layout
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from cllm_bench_methods.lookahead.ngram_pool import Ngram
+from .ngram_pool import Ngram
 
 if TYPE_CHECKING:
     import torch

@@ -1,1 +1,5 @@
-"""medusa: say what belongs here."""
+"""Medusa: further heads guess a tree; the recipe that trains them."""
+
+from .method import Medusa
+
+__all__ = ["Medusa"]

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.medusa.tree import RANKS, Growth, Layout, Tree
+
+from .tree import RANKS, Growth, Layout, Tree
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from cllm_bench.engine.family import ModelFamily
     from cllm_bench.engine.session import Session
-    from cllm_bench_methods.medusa.heads import Heads, StoredHeads
+
+    from .heads import Heads, StoredHeads
 
 NODES = 63  # the authors'
 
@@ -75,7 +77,7 @@ class Medusa:
 
     def bind(self, family: ModelFamily) -> MedusaDecoder:
         """Open a session on the checkpoint, and attach the heads to it."""
-        from cllm_bench_methods.medusa.heads import read_heads
+        from .heads import read_heads
 
         stored = read_heads(family.checkpoint(self.heads))
         tree = self._tree(stored)

@@ -14,14 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench_methods.recipes.examples import Answers, Example, collate
-from cllm_bench_methods.recipes.export import leave_checkpoint, leave_log
-from cllm_bench_methods.trajectories.target_answers import (
-    TargetAnswers,
-    as_it_runs,
-    collection_key,
-    split_questions,
-)
+
+from ..recipes.examples import Answers, Example, collate
+from ..recipes.export import leave_checkpoint, leave_log
+from ..trajectories.target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +25,8 @@ if TYPE_CHECKING:
 
     from cllm_bench.engine.family import ModelFamily
     from cllm_bench.training.trainer import Guard
-    from cllm_bench_methods.medusa.training import Learner
+
+    from .training import Learner
 
 LOSS = 1.0  # nats a token by which the held-out AR loss may rise
 
@@ -201,7 +198,7 @@ class _Training:
 
     def _alone(self) -> Learner:
         """Return heads to train on the target, which is in the precision of a run."""
-        from cllm_bench_methods.medusa.training import Learner, heads_alone
+        from .training import Learner, heads_alone
 
         recipe = self.recipe
         model = self._target(as_it_runs(self.job.family))
@@ -209,7 +206,7 @@ class _Training:
         return Learner(module, outputs, recipe.heads, recipe.decay)
 
     def _together(self) -> Learner:
-        from cllm_bench_methods.medusa.training import Learner, model_with_heads
+        from .training import Learner, model_with_heads
 
         recipe = self.recipe
         model = self._target(self.job.family)
@@ -222,15 +219,15 @@ class _Training:
         return load_weights(family.checkpoint("target"), family.runtime)
 
     def _heads(self, model: PreTrainedModel) -> nn.Module:
-        from cllm_bench_methods.medusa.heads import new_heads
+        from .heads import new_heads
 
         recipe = self.recipe
         return new_heads(recipe.heads, model.get_output_embeddings().weight, own=recipe.own)
 
     def export(self, folder: Path) -> None:
         """Measure the heads, and leave them with what was measured; with `joint` the model too."""
-        from cllm_bench_methods.medusa.heads import write_heads
-        from cllm_bench_methods.medusa.training import measures
+        from .heads import write_heads
+        from .training import measures
 
         held_out, _ = self._examples(folder)
         if not is_main():

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cllm_bench_methods.medusa.tree import RANKS, Growth, path_text
-from cllm_bench_methods.recipes.examples import Example, collate
+from ..recipes.examples import Example, collate
+from .tree import RANKS, Growth, path_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -1,1 +1,1 @@
-"""recipes: say what belongs here."""
+"""What several recipes share: batches of examples, losses, exported checkpoints."""

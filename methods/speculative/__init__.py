@@ -1,1 +1,5 @@
-"""speculative: say what belongs here."""
+"""Speculative decoding with a draft model, and the recipe that distils one."""
+
+from .method import Speculative
+
+__all__ = ["Speculative"]

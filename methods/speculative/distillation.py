@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cllm_bench_methods.cllm.objectives import Divergence, divergence
-from cllm_bench_methods.recipes.examples import Example, collate
+from ..recipes.examples import Example, collate
+from ..recipes.losses import Divergence, divergence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

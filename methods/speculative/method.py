@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
 from cllm_bench.errors import UserError
-from cllm_bench_methods.speculative.acceptance import Acceptance, Matching, Rejection
+
+from .acceptance import Acceptance, Matching, Rejection
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,17 +16,14 @@ from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench_methods.cllm.objectives import Divergence
-from cllm_bench_methods.recipes.examples import Answers, collate
-from cllm_bench_methods.recipes.export import leave_checkpoint, parent_of
-from cllm_bench_methods.speculative.distillation import Distillation, spread, with_layers
-from cllm_bench_methods.target.recipe import TargetRecipe, new_model
-from cllm_bench_methods.trajectories.target_answers import (
-    TargetAnswers,
-    as_it_runs,
-    collection_key,
-    split_questions,
-)
+
+from ..recipes.examples import Answers, collate
+from ..recipes.export import leave_checkpoint, parent_of
+from ..recipes.losses import Divergence
+from ..target.from_scratch import new_model
+from ..target.recipe import TargetRecipe
+from ..trajectories.target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
+from .distillation import Distillation, spread, with_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,1 +1,1 @@
-"""target: say what belongs here."""
+"""The recipe that trains or fine-tunes a target."""

@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Sample, Stage, TrainingJob
-from cllm_bench.decoding.chat_templates import TEMPLATES
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
-from cllm_bench_methods.recipes.examples import Answers, Example, collate, encode, refuse_unanswered
-from cllm_bench_methods.recipes.export import leave_checkpoint, parent_of
+
+from ..recipes.examples import Answers, Example, collate, encode, refuse_unanswered
+from ..recipes.export import leave_checkpoint, parent_of
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from cllm_bench.training.trainer import LossSum
+from ..recipes.losses import answer_loss
+from .from_scratch import new_model, train_tokenizer
 
-END = "<|end|>"
-PAD = "<|pad|>"
 HELD_OUT = 256
 
 
@@ -169,71 +168,6 @@ class _Training:
             runtime = replace(family.runtime, attention=self.recipe.attention)
             return load_weights(family.checkpoint(self.recipe.role), runtime)
         return new_model(self.recipe, tokenizer).to(family.runtime.device)
-
-
-def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Return a byte-level BPE tokenizer that splits digits singly; its chat template is `plain`."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[PAD, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        chat_template=TEMPLATES["plain"],
-    )
-
-
-def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Return a small Llama with random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from cllm_bench.engine.attention import register
-
-    register()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        intermediate_size=recipe.feed_forward,
-        max_position_embeddings=recipe.positions,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=recipe.attention,
-    )
-    return LlamaForCausalLM(config)
-
-
-def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> LossSum:
-    """Return the weighted cross-entropy of the next token, summed, over the sum of weights.
-
-    Padding lies on the right, where causal attention never looks, so no mask is needed.
-    """
-    from torch.nn.functional import cross_entropy
-
-    from cllm_bench.training.trainer import LossSum
-
-    device = next(model.parameters()).device
-    ids, weights = batch["ids"].to(device), batch["weights"].to(device)[:, 1:]
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    return LossSum((losses * weights.flatten()).sum(), float(batch["weights"][:, 1:].sum()), {})
 
 
 def held_out_figures(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""trajectories: say what belongs here."""
+"""Collects the target's trajectories, stores and sifts them."""

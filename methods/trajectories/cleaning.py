@@ -16,7 +16,8 @@ from typing import Any
 
 from cllm_bench.decoding.repetition import RUN, is_repetitive
 from cllm_bench.errors import UserError
-from cllm_bench_methods.trajectories.shards import Record
+
+from .shards import Record
 
 Decode = Callable[[Sequence[int]], str]
 

@@ -14,21 +14,17 @@ from typing import TYPE_CHECKING
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.core.files import writing
 from cllm_bench.errors import UserError
-from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.trajectories import shards
-from cllm_bench_methods.trajectories.known_answer import ReferenceDecoder
-from cllm_bench_methods.trajectories.shards import (
-    CollectionSettings,
-    Counts,
-    Question,
-    Record,
-    read_records,
-)
+
+from ..jacobi.method import Jacobi, JacobiDecoder
+from . import shards
+from .known_answer import ReferenceDecoder
+from .shards import CollectionSettings, Counts, Question, Record, read_records
 
 if TYPE_CHECKING:
     from cllm_bench.decoding.loop import Generation
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench_methods.jacobi.mechanism import Iterate
+
+    from ..jacobi.mechanism import Iterate
 
 __all__ = [
     "CollectionSettings",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import Sampling, Step
-from cllm_bench_methods.jacobi.method import count_matches
+
+from ..jacobi.method import count_matches
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,8 @@ from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from cllm_bench.decoding.stop_strings import StopStrings
-    from cllm_bench_methods.jacobi.method import Jacobi
+
+    from ..jacobi.method import Jacobi
 
 MANIFEST = "manifest.json"
 FORMAT = 1

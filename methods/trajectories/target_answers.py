@@ -17,20 +17,15 @@ from cllm_bench.core.files import write_atomically
 from cllm_bench.decoding.stop_strings import ends_of
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import on_main, rank, world_size
-from cllm_bench_methods.recipes.examples import Example, encode, refuse_unanswered
-from cllm_bench_methods.trajectories.cleaning import prepare
-from cllm_bench_methods.trajectories.collect import (
-    CollectionSettings,
-    Question,
-    Record,
-    collect,
-    decoder_for,
-    read_records,
-)
+
+from ..recipes.examples import Example, encode, refuse_unanswered
+from .cleaning import prepare
+from .collect import CollectionSettings, Question, Record, collect, decoder_for, read_records
 
 if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench_methods.jacobi.method import JacobiDecoder
+
+    from ..jacobi.method import JacobiDecoder
 
 CLEANING = "cleaning.json"
 RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends on it

@@ -1,1 +1,1 @@
-"""common: say what belongs here."""
+"""What several tasks share."""

@@ -1,1 +1,5 @@
-"""gsm8k: say what belongs here."""
+"""GSM8K: worked word problems."""
+
+from .task import Gsm8k
+
+__all__ = ["Gsm8k"]

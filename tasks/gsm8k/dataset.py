@@ -9,7 +9,8 @@ from cllm_bench.contracts import Split
 from cllm_bench.core.files import reading_hub
 from cllm_bench.data.json_lines import Entry, read_json_lines
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.gsm8k.extraction import strict_number
+
+from .extraction import strict_number
 
 HUB, CONFIG = "openai/gsm8k", "main"
 REMEDY = (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from cllm_bench_tasks.gsm8k.extraction import flexible_number, strict_number
+from .extraction import flexible_number, strict_number
 
 _DESCRIPTION = (
     "The fraction of solutions whose final number is the reference's: strictly, the number after "

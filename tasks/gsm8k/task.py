@@ -10,8 +10,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 from cllm_bench.contracts import Sample, SampleSet, Source, Split
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench_tasks.gsm8k.dataset import ProblemText, read_folder, read_hub
-from cllm_bench_tasks.gsm8k.extraction import EXTRACTIONS, strict_number
+
+from .dataset import ProblemText, read_folder, read_hub
+from .extraction import EXTRACTIONS, strict_number
 
 _GRADING_VERSION = 1  # raise it with any change that can change a grade
 _MOST = 1_000_000  # of any setting
@@ -132,7 +133,7 @@ def _sample(problem: ProblemText, template: Template) -> Sample:
 
 
 def _built_in(split: Split, train_questions: int) -> list[ProblemText]:
-    from cllm_bench_tasks.gsm8k.builtin.sample import TEST_PROBLEMS, problems
+    from .builtin.sample import TEST_PROBLEMS, problems
 
     count = TEST_PROBLEMS if split == "test" else train_questions
     return [ProblemText(each.id, each.question, each.answer) for each in problems(split, count)]

@@ -1,1 +1,5 @@
-"""humaneval: say what belongs here."""
+"""HumanEval: programs, graded by their tests in a sandbox."""
+
+from .task import HumanEval
+
+__all__ = ["HumanEval"]

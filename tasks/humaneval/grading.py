@@ -6,7 +6,8 @@ import functools
 import math
 
 from cllm_bench.sandbox.sandbox import Limits, Sandbox
-from cllm_bench_tasks.humaneval.extraction import program_of
+
+from .extraction import program_of
 
 # Seconds on the clock for each second of work, so that a busy machine fails no good program.
 _PATIENCE = 4

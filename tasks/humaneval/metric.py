@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 import evaluate
 
-from cllm_bench_tasks.humaneval.grading import pass_at_k, passes
+from .grading import pass_at_k, passes
 
 _DESCRIPTION = (
     "The chance that one of k replies to a problem is a function that passes the problem's tests, "

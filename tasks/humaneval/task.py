@@ -14,9 +14,10 @@ from typing import ClassVar, Literal
 
 from cllm_bench.contracts import Sample, SampleSet, Source
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench_tasks.humaneval.dataset import Problem, read_folder, read_package
-from cllm_bench_tasks.humaneval.extraction import COMPLETION_STOPS, INSTRUCTION_STOPS
-from cllm_bench_tasks.humaneval.grading import passes
+
+from .dataset import Problem, read_folder, read_package
+from .extraction import COMPLETION_STOPS, INSTRUCTION_STOPS
+from .grading import passes
 
 _GRADING_VERSION = 1  # raise it with any change that can change a grade
 _MOST = 1_000_000  # of any setting
@@ -109,7 +110,7 @@ class HumanEval:
 
     def _problems(self, source: Source) -> Sequence[Problem]:
         if source.kind == "built-in":
-            from cllm_bench_tasks.humaneval.builtin.sample import TEST_PROBLEMS, problems
+            from .builtin.sample import TEST_PROBLEMS, problems
 
             count = TEST_PROBLEMS if source.split == "test" else self.train_questions
             return problems(source.split, count)

@@ -1,1 +1,1 @@
-"""language_modelling: say what belongs here."""
+"""Perplexity of texts, and speed on their continuations."""

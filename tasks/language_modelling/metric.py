@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 import evaluate
 
-from cllm_bench.results.perplexity import token_perplexity, word_perplexity
+from cllm_bench.decoding.perplexity import token_perplexity, word_perplexity
 
 _DESCRIPTION = (
     "e to the mean negative log-likelihood of a text's tokens; and the same for its words, which "

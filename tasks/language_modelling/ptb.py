@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cllm_bench_tasks.language_modelling.builtin.sample import Manner
-from cllm_bench_tasks.language_modelling.dataset import Corpus
-from cllm_bench_tasks.language_modelling.task import TextSettings
+from .builtin.sample import Manner
+from .dataset import Corpus
+from .task import TextSettings
 
 # The repository itself holds a loading script, which `datasets` no longer runs.
 HUB = "ptb-text-only/ptb_text_only"

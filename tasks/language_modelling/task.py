@@ -14,14 +14,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from cllm_bench.contracts import Sample, SampleSet, ScoredText, Source
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.language_modelling.builtin.sample import (
-    TEST_ARTICLES,
-    Manner,
-    Passage,
-    passages,
-    text,
-)
-from cllm_bench_tasks.language_modelling.dataset import Corpus, read_folder, read_hub
+
+from .builtin.sample import TEST_ARTICLES, Manner, Passage, passages, text
+from .dataset import Corpus, read_folder, read_hub
 
 WINDOW = 2048
 # The articles of the built-in text are short, and so is what small models learn of it.

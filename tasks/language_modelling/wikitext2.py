@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from cllm_bench_tasks.language_modelling.builtin.sample import Manner
-from cllm_bench_tasks.language_modelling.dataset import Corpus
-from cllm_bench_tasks.language_modelling.task import TextSettings
+from .builtin.sample import Manner
+from .dataset import Corpus
+from .task import TextSettings
 
 HUB, CONFIG = "Salesforce/wikitext", "wikitext-2-raw-v1"
 WORD_LEVEL = "the word-level version of WikiText-2, with <unk> for rare words,"

@@ -1,1 +1,5 @@
-"""mt_bench: say what belongs here."""
+"""MT-bench: two-turn conversations, graded by a judge."""
+
+from .task import MtBench
+
+__all__ = ["MtBench"]

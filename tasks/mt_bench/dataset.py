@@ -8,13 +8,8 @@ from typing import NamedTuple
 
 from cllm_bench.data.json_lines import Entry, read_json_lines
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.mt_bench.judge_prompts import (
-    BOTH_TURNS,
-    ONE_TURN,
-    REFERENCE,
-    JudgeTemplate,
-    Templates,
-)
+
+from .judge_prompts import BOTH_TURNS, ONE_TURN, REFERENCE, JudgeTemplate, Templates
 
 QUESTIONS = "question.jsonl"
 PROMPTS = "judge_prompts.jsonl"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import NamedTuple
 
-from cllm_bench.judge.protocol import JudgePrompt
+from cllm_bench.contracts import JudgePrompt
 
 # What a prompt may show of one turn, of both, and of right answers to them.
 ONE_TURN = frozenset({"question", "answer"})

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from cllm_bench.contracts import Message, Sample, SampleSet, Source, Split
+from cllm_bench.contracts import JudgePrompt, Message, Sample, SampleSet, Source, Split
 from cllm_bench.decoding.chat_templates import CHECKPOINT, TEMPLATES
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.judge.protocol import JudgePrompt
-from cllm_bench_tasks.mt_bench.dataset import REMEDY, WHOLE, QuestionText, read_mt_bench
-from cllm_bench_tasks.mt_bench.judge_prompts import OWN, judge_prompt
+
+from .dataset import REMEDY, WHOLE, QuestionText, read_mt_bench
+from .judge_prompts import OWN, judge_prompt
 
 AUTO, PLAIN = "auto", "plain"
 _MOST = 1_000_000  # of any setting
@@ -189,7 +189,7 @@ def _sample(question: QuestionText) -> Sample:
 
 
 def _built_in(split: Split, train_conversations: int) -> list[QuestionText]:
-    from cllm_bench_tasks.mt_bench.builtin.sample import TEST_CONVERSATIONS, conversations
+    from .builtin.sample import TEST_CONVERSATIONS, conversations
 
     count = TEST_CONVERSATIONS if split == "test" else train_conversations
     return [

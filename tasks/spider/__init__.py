@@ -1,1 +1,5 @@
-"""spider: say what belongs here."""
+"""Spider: text to SQL, graded by running it."""
+
+from .task import Spider
+
+__all__ = ["Spider"]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.spider.sql_match import order_matters, prepared, results_equal
-from cllm_bench_tasks.spider.sql_runner import Reason, Row, SqlError, SqlRunner
+
+from .sql_match import order_matters, prepared, results_equal
+from .sql_runner import Reason, Row, SqlError, SqlRunner
 
 _REMEDIES: dict[Reason, str] = {
     "timeout": "raise the setting 'seconds'",

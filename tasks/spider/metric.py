@@ -12,8 +12,8 @@ from typing import Any
 import datasets
 import evaluate
 
-from cllm_bench_tasks.spider.grading import Grading, execution_match
-from cllm_bench_tasks.spider.sql_match import sql_in_reply
+from .grading import Grading, execution_match
+from .sql_match import sql_in_reply
 
 _DESCRIPTION = (
     "The fraction of predicted SQL queries that return what the reference query returns, by the "

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from cllm_bench_tasks.spider import sql_worker
+from . import sql_worker
 
 Cell = int | float | str | bytes | None
 Row = tuple[Cell, ...]

@@ -23,9 +23,10 @@ from typing import ClassVar, NamedTuple
 
 from cllm_bench.contracts import Sample, SampleSet, Source, Split
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench_tasks.spider.dataset import QuestionText, TableText, read_spider
-from cllm_bench_tasks.spider.grading import Grading, execution_match, gold_rows
-from cllm_bench_tasks.spider.sql_match import sql_in_reply
+
+from .dataset import QuestionText, TableText, read_spider
+from .grading import Grading, execution_match, gold_rows
+from .sql_match import sql_in_reply
 
 _GRADING_VERSION = 1  # raise it with any change that can change a grade
 _MOST = 1_000_000  # of any setting
@@ -212,7 +213,7 @@ def _folder(source: Source) -> _Material:
 
 
 def _built_in(split: Split, train_questions: int) -> _Material:
-    from cllm_bench_tasks.spider.builtin import sample as spider_sample
+    from .builtin import sample as spider_sample
 
     count = spider_sample.TEST_QUESTIONS if split == "test" else train_questions
     questions = [
@@ -240,7 +241,7 @@ def _built_in(split: Split, train_questions: int) -> _Material:
 @functools.cache
 def _built_in_databases() -> dict[str, Path]:
     """Build the sample's databases in a folder that goes with the process."""
-    from cllm_bench_tasks.spider.builtin import sample as spider_sample
+    from .builtin import sample as spider_sample
 
     folder = Path(tempfile.mkdtemp(prefix="cllm-bench-spider-"))
     atexit.register(_remove, folder, os.getpid())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cllm_bench_tasks.common.words import Story, told
+from ...common.words import Story, told
 
 SUMS: Mapping[str, Story] = {
     "gain_then_loss": Story(

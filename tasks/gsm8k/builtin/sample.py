@@ -17,9 +17,10 @@ from hashlib import sha256
 from random import Random
 
 from cllm_bench.contracts import Split
-from cllm_bench_tasks.common.words import DAYS, MEN, POOLS, WOMEN, Story, Wording, plural
-from cllm_bench_tasks.gsm8k.builtin.addition import SUMS
-from cllm_bench_tasks.gsm8k.builtin.multiplication import PRODUCTS
+
+from ...common.words import DAYS, MEN, POOLS, WOMEN, Story, Wording, plural
+from .addition import SUMS
+from .multiplication import PRODUCTS
 
 TEST_PROBLEMS = 200
 STORIES: Mapping[str, Story] = {**SUMS, **PRODUCTS}

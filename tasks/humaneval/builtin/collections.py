@@ -9,16 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from cllm_bench_tasks.humaneval.builtin.domains import Domain, Source
-from cllm_bench_tasks.humaneval.builtin.parts import (
-    Argument,
-    Draft,
-    Picked,
-    filled,
-    indented,
-    merged,
-    pick,
-)
+from .domains import Domain, Source
+from .parts import Argument, Draft, Picked, filled, indented, merged, pick
 
 _ADJECTIVES = ("even", "odd", "positive", "negative")
 _AS_IS = Picked("same", "same", "<x>", "", "", {})

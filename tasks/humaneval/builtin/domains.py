@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cllm_bench_tasks.humaneval.builtin.parts import (
-    COUNTS,
-    NUMBER_LISTS,
-    SECOND_NUMBERS,
-    TEXTS,
-    WORD_LISTS,
-    Argument,
-    Part,
-)
+from .parts import COUNTS, NUMBER_LISTS, SECOND_NUMBERS, TEXTS, WORD_LISTS, Argument, Part
 
 
 class Source(NamedTuple):

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from cllm_bench_tasks.humaneval.builtin.domains import NUMBERS
-from cllm_bench_tasks.humaneval.builtin.parts import (
-    NUMBER_LISTS,
-    NUMBERS_ALONE,
-    Argument,
-    Draft,
-    Part,
-    Picked,
-    filled,
-    merged,
-    pick,
-)
+from .domains import NUMBERS
+from .parts import NUMBER_LISTS, NUMBERS_ALONE, Argument, Draft, Part, Picked, filled, merged, pick
 
 _SMALL = range(2, 10)
 

@@ -14,25 +14,13 @@ from random import Random
 from typing import Any, NamedTuple
 
 from cllm_bench.contracts import Split
-from cllm_bench_tasks.humaneval.builtin.collections import (
-    balance,
-    either,
-    loop,
-    question,
-    selection,
-)
-from cllm_bench_tasks.humaneval.builtin.domains import CHARACTERS, LENGTHS, NUMBERS, WORDS
-from cllm_bench_tasks.humaneval.builtin.formulas import branches, pairs
-from cllm_bench_tasks.humaneval.builtin.parts import (
-    Argument,
-    Constant,
-    Draft,
-    Kind,
-    filled,
-    indented,
-)
-from cllm_bench_tasks.humaneval.builtin.steps import formula, list_steps, text_steps
-from cllm_bench_tasks.humaneval.dataset import Problem
+
+from ..dataset import Problem
+from .collections import balance, either, loop, question, selection
+from .domains import CHARACTERS, LENGTHS, NUMBERS, WORDS
+from .formulas import branches, pairs
+from .parts import Argument, Constant, Draft, Kind, filled, indented
+from .steps import formula, list_steps, text_steps
 
 TEST_PROBLEMS = 200
 # Each kind of function, and its weight in either split.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
-from cllm_bench_tasks.humaneval.builtin.parts import (
+from .parts import (
     NUMBER_LISTS,
     NUMBERS_ALONE,
     TEXTS,

@@ -1,1 +1,1 @@
-"""builtin: say what belongs here."""
+"""The questions that are built in: generated, never taken from the data set."""

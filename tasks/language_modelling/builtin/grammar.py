@@ -18,7 +18,8 @@ from random import Random
 from typing import NamedTuple
 
 from cllm_bench.contracts import Split
-from cllm_bench_tasks.language_modelling.builtin.pools import POOLS
+
+from .pools import POOLS
 
 # One sentence in so many is kept for the test.
 _TEST_EVERY = 8

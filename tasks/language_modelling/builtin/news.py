@@ -6,7 +6,7 @@ and `<unk>` for rare words.
 
 from __future__ import annotations
 
-from cllm_bench_tasks.language_modelling.builtin.grammar import Part, Topic
+from .grammar import Part, Topic
 
 _MONEY = "$ N (million|billion)"
 _SHARE = "(N cents a share|$ N a share)"

@@ -15,9 +15,10 @@ from random import Random
 from typing import Literal, NamedTuple
 
 from cllm_bench.contracts import Split
-from cllm_bench_tasks.language_modelling.builtin.grammar import Article, Topic, write
-from cllm_bench_tasks.language_modelling.builtin.news import NEWS
-from cllm_bench_tasks.language_modelling.builtin.wiki import WIKI
+
+from .grammar import Article, Topic, write
+from .news import NEWS
+from .wiki import WIKI
 
 Manner = Literal["wiki", "news"]
 TEST_ARTICLES = 200

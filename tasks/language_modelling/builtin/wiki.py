@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cllm_bench_tasks.language_modelling.builtin.grammar import Part, Topic
-from cllm_bench_tasks.language_modelling.builtin.wiki_works import BRIDGE, SHIP
+from .grammar import Part, Topic
+from .wiki_works import BRIDGE, SHIP
 
 _VILLAGE = Topic(
     "{name}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cllm_bench_tasks.language_modelling.builtin.grammar import Part, Topic
+from .grammar import Part, Topic
 
 SHIP = Topic(
     "SS {name}",

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from cllm_bench_tasks.mt_bench.builtin.words import (
-    ARGUMENTS,
-    MEASURES,
-    NOUNS,
-    OPERATIONS,
-    PEOPLE,
-    RELATIONS,
-    VERBS,
-    FollowUp,
-    Talk,
-)
+from .words import ARGUMENTS, MEASURES, NOUNS, OPERATIONS, PEOPLE, RELATIONS, VERBS, FollowUp, Talk
 
 _MOST = 99  # of any result: a small model learns sums of two digits
 

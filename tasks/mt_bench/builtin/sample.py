@@ -13,9 +13,10 @@ from hashlib import sha256
 from random import Random
 
 from cllm_bench.contracts import Split
-from cllm_bench_tasks.mt_bench.builtin.puzzles import coding, math, reasoning, stem
-from cllm_bench_tasks.mt_bench.builtin.talks import extraction, humanities, roleplay, writing
-from cllm_bench_tasks.mt_bench.builtin.words import Talk
+
+from .puzzles import coding, math, reasoning, stem
+from .talks import extraction, humanities, roleplay, writing
+from .words import Talk
 
 TEST_CONVERSATIONS = 104
 CATEGORIES: Mapping[str, Callable[[Random], Talk]] = {

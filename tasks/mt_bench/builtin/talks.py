@@ -5,19 +5,8 @@ from __future__ import annotations
 import json
 from random import Random
 
-from cllm_bench_tasks.common.words import DAYS
-from cllm_bench_tasks.mt_bench.builtin.words import (
-    CITIES,
-    DEEDS,
-    EVENTS,
-    GOODS,
-    HOURS,
-    PEOPLE,
-    PLACES,
-    TOPICS,
-    FollowUp,
-    Talk,
-)
+from ...common.words import DAYS
+from .words import CITIES, DEEDS, EVENTS, GOODS, HOURS, PEOPLE, PLACES, TOPICS, FollowUp, Talk
 
 _PRICES = (2, 15)  # so that six things make 90 coins at most
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cllm_bench_tasks.common.words import MEN, POOLS, WOMEN, plural
+from ...common.words import MEN, POOLS, WOMEN, plural
 
 PEOPLE = WOMEN + MEN
 

@@ -16,13 +16,13 @@ from itertools import accumulate
 from random import Random
 from typing import Literal
 
-from cllm_bench_tasks.spider.builtin import grouping as spider_groups
-from cllm_bench_tasks.spider.builtin import joins as spider_paired
-from cllm_bench_tasks.spider.builtin import single_table as spider_single
-from cllm_bench_tasks.spider.builtin.rows import fill, rows
-from cllm_bench_tasks.spider.builtin.schemas import entities
-from cllm_bench_tasks.spider.builtin.single_table import Scene
-from cllm_bench_tasks.spider.builtin.wording import Draft, Filters
+from . import grouping as spider_groups
+from . import joins as spider_paired
+from . import single_table as spider_single
+from .rows import fill, rows
+from .schemas import entities
+from .single_table import Scene
+from .wording import Draft, Filters
 
 Split = Literal["train", "test"]
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from cllm_bench_tasks.spider.builtin.schemas import Field
-from cllm_bench_tasks.spider.builtin.single_table import (
-    Scene,
-    functions,
-    number,
-    sample,
-    start,
-    tested,
-    where,
-)
-from cllm_bench_tasks.spider.builtin.wording import Draft, Speaker, listed, plural, possessed
+from .schemas import Field
+from .single_table import Scene, functions, number, sample, start, tested, where
+from .wording import Draft, Speaker, listed, plural, possessed
 
 
 def group_by(scene: Scene, rng: Random) -> Draft:

@@ -8,18 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from cllm_bench_tasks.spider.builtin.schemas import Entity, Field
-from cllm_bench_tasks.spider.builtin.single_table import (
-    Scene,
-    asked,
-    functions,
-    names,
-    number,
-    said,
-    start,
-    tested,
-)
-from cllm_bench_tasks.spider.builtin.wording import Draft, Filters, Speaker, listing
+from .schemas import Entity, Field
+from .single_table import Scene, asked, functions, names, number, said, start, tested
+from .wording import Draft, Filters, Speaker, listing
 
 
 @dataclass(frozen=True, slots=True)

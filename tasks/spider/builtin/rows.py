@@ -7,7 +7,7 @@ from functools import cache
 from itertools import product
 from random import Random
 
-from cllm_bench_tasks.spider.builtin.schemas import Entity, Field, entities, table
+from .schemas import Entity, Field, entities, table
 
 Value = int | float | str
 Row = tuple[Value, ...]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cllm_bench_tasks.spider.builtin.grammar import normal, stream
-from cllm_bench_tasks.spider.builtin.rows import fill
-from cllm_bench_tasks.spider.builtin.schemas import Column, ForeignKey, Table, entities, table
+from .grammar import normal, stream
+from .rows import fill
+from .schemas import Column, ForeignKey, Table, entities, table
 
 __all__ = [
     "TEST_QUESTIONS",

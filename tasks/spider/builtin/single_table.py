@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from cllm_bench_tasks.spider.builtin.schemas import Entity, Field
-from cllm_bench_tasks.spider.builtin.wording import Condition, Draft, Filters, Speaker, listing
+from .schemas import Entity, Field
+from .wording import Condition, Draft, Filters, Speaker, listing
 
 
 @dataclass(frozen=True, slots=True)

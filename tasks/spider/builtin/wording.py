@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cllm_bench_tasks.spider.builtin.rows import Value
-from cllm_bench_tasks.spider.builtin.schemas import Entity, Field
+from .rows import Value
+from .schemas import Entity, Field
 
 # Phrases after "is" or a comparable verb; {} is the value.
 _NUMBER: dict[str, tuple[str, ...]] = {

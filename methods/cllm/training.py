@@ -12,25 +12,22 @@ from typing import TYPE_CHECKING
 from cllm_bench.contracts import TrainingJob
 from cllm_bench.errors import TrainingCollapsed
 from cllm_bench.machine.processes import is_main, on_main
-from cllm_bench_methods.cllm.batches import Answer, answers_of, cllm_loss, make_batch
-from cllm_bench_methods.cllm.evaluation import Watch, collapsed
-from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.recipes.examples import Answers
-from cllm_bench_methods.recipes.export import leave_checkpoint, parent_of
-from cllm_bench_methods.trajectories.collect import CollectionSettings, Record, decoder_for
-from cllm_bench_methods.trajectories.target_answers import (
-    Asked,
-    TargetAnswers,
-    as_it_runs,
-    examples_of,
-)
+
+from ..jacobi.method import Jacobi, JacobiDecoder
+from ..recipes.examples import Answers
+from ..recipes.export import leave_checkpoint, parent_of
+from ..trajectories.collect import CollectionSettings, Record, decoder_for
+from ..trajectories.target_answers import Asked, TargetAnswers, as_it_runs, examples_of
+from .batches import Answer, answers_of, cllm_loss, make_batch
+from .evaluation import Watch, collapsed
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench_methods.cllm.recipe import CllmRecipe
+
+    from .recipe import CllmRecipe
 
 
 @dataclass(frozen=True)

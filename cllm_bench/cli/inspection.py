@@ -69,7 +69,7 @@ def new_method(
     output: Annotated[Path | None, typer.Option(help="The file; default: NAME.py here.")] = None,
 ) -> None:
     """Write a Python file with a method that works, and says where your idea goes."""
-    from cllm_bench.cli.check import new_command
+    from cllm_bench.cli.new_method import new_command
 
     new_command(name, output)
 

@@ -1,0 +1,68 @@
+"""A tokenizer and a model that start from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cllm_bench.decoding.chat_templates import TEMPLATES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .recipe import TargetRecipe
+
+
+END = "<|end|>"
+
+
+PAD = "<|pad|>"
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
+    """Return a byte-level BPE tokenizer that splits digits singly; its chat template is `plain`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        chat_template=TEMPLATES["plain"],
+    )
+
+
+def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a small Llama with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from cllm_bench.engine.attention import register
+
+    register()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        intermediate_size=recipe.feed_forward,
+        max_position_embeddings=recipe.positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation=recipe.attention,
+    )
+    return LlamaForCausalLM(config)
