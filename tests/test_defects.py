@@ -25,12 +25,12 @@ from cllm_bench.decoding.loop import generate
 from cllm_bench.engine import clock as clock_module
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.session import Session
+from cllm_bench.measurement.executor import Answering
+from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.plan import RunPlan, TaskPlan
+from cllm_bench.measurement.prompts import Asked as AskedPrompt
+from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.report.summary import summarise
-from cllm_bench.run.executor import Answering
-from cllm_bench.run.method_specs import Cell
-from cllm_bench.run.plan import RunPlan, TaskPlan
-from cllm_bench.run.prompts import Asked as AskedPrompt
-from cllm_bench.run.turn_orders import balanced_orders
 
 PROMPT = torch.tensor([1])
 STOP = 0

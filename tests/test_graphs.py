@@ -21,8 +21,8 @@ from cllm_bench.engine.fusion import make_lean
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench.run.executor import Answering
-from cllm_bench.run.prompts import Asked
+from cllm_bench.measurement.executor import Answering
+from cllm_bench.measurement.prompts import Asked
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 

@@ -20,8 +20,9 @@ HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pandas"
 # Rooms from the top floor to the bottom: one imports only what lies below it.
 FLOORS = [
     {"cli"},
+    {"api"},
     {"ablation"},
-    {"run", "judge"},
+    {"measurement", "judge"},
     {"report"},
     {"results", "testing"},
     {"decoding", "data", "training"},
@@ -37,7 +38,7 @@ LIGHT = [
     *("ablation.plan", "ablation.report", "ablation.runner", "ablation.variants", "contracts"),
     *("decoding.exactness", "decoding.loop", "decoding.repetition", "engine.checkpoint"),
     *("engine.clock", "engine.family", "engine.passes", "engine.runtime", "errors"),
-    *("run.method_specs", "run.plan", "training.recipe_runner"),
+    *("measurement.method_specs", "measurement.plan", "training.recipe_runner"),
 ]
 MODULES_A_FOLDER = 20
 

@@ -93,7 +93,7 @@ def quick(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("CLLM_BENCH_JUDGE_KEY", raising=False)
     fast = partial(EndpointJudge, patience=FAST)
-    monkeypatch.setattr("cllm_bench.cli.judge.EndpointJudge", fast)
+    monkeypatch.setattr("cllm_bench.judge.choice.EndpointJudge", fast)
 
 
 @pytest.fixture
@@ -456,7 +456,7 @@ def test_an_endpoint_that_is_not_there_is_told_at_once(judge, out):
 
 def test_giving_up_wakes_who_waits(monkeypatch, judge):
     slow = partial(EndpointJudge, patience=Patience(tries=3, first=60))
-    monkeypatch.setattr("cllm_bench.cli.judge.EndpointJudge", slow)
+    monkeypatch.setattr("cllm_bench.judge.choice.EndpointJudge", slow)
 
     def behave(text: str, _: int) -> Answer:
         return failed(503) if is_second(text) else failed(400, "too long")

@@ -27,16 +27,16 @@ from cllm_bench.machine import environment as manifest_module
 from cllm_bench.machine import interference as machine_watch
 from cllm_bench.machine import roofline
 from cllm_bench.machine.interference import MachineWatch, gpu_slowed
+from cllm_bench.measurement import executor as answering
+from cllm_bench.measurement import plan as plan_module
+from cllm_bench.measurement import runner
+from cllm_bench.measurement.executor import Answering
+from cllm_bench.measurement.prompts import Asked
 from cllm_bench.report.prediction import predicted_paces
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.pass_times import PassTime, missing_shapes, parse_pass_time
-from cllm_bench.run import executor as answering
-from cllm_bench.run import plan as plan_module
-from cllm_bench.run import runner
-from cllm_bench.run.executor import Answering
-from cllm_bench.run.prompts import Asked
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.medusa.method import Medusa
 
@@ -349,7 +349,7 @@ def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny, watched, monkeypa
     """
     if not watched:
         monkeypatch.setattr(
-            "cllm_bench.run.executor.weakref", SimpleNamespace(ref=lambda _: len(0))
+            "cllm_bench.measurement.executor.weakref", SimpleNamespace(ref=lambda _: len(0))
         )
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
     bound, alive = [], []

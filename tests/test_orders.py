@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from cllm_bench.run.turn_orders import balanced_orders
+from cllm_bench.measurement.turn_orders import balanced_orders
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 13])

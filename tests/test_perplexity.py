@@ -15,12 +15,12 @@ from synthetic import cell, manifest, row
 from cllm_bench.contracts import ScoredText, TextTask
 from cllm_bench.decoding.perplexity import Window, token_perplexity, windows, word_perplexity
 from cllm_bench.errors import UserError
+from cllm_bench.measurement import perplexity as perplexity_pass
 from cllm_bench.report import perplexity as report_perplexity
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import markdown
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.perplexity import Part, Perplexity, parse_perplexity
-from cllm_bench.run import perplexity as perplexity_pass
 
 TASK = '''
 from dataclasses import dataclass

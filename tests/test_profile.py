@@ -9,8 +9,8 @@ from families import cli
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
+from cllm_bench.measurement.profile import measure
 from cllm_bench.report.profile import Profile, markdown
-from cllm_bench.run.profile import measure
 
 MANIFEST = {
     "machine": {"cpu": "EPYC"},
@@ -73,8 +73,8 @@ def test_the_report_by_hand():
 def test_the_command(monkeypatch, tmp_path, tiny, capsys):
     out = tmp_path / "out"
     arguments = ["profile", "--model", tiny[0], "--threads", 1, "--output", out]
-    monkeypatch.setattr("cllm_bench.run.profile.CONTEXTS", (8,))
-    monkeypatch.setattr("cllm_bench.run.profile.ROWS", (1, 4))
+    monkeypatch.setattr("cllm_bench.measurement.profile.CONTEXTS", (8,))
+    monkeypatch.setattr("cllm_bench.measurement.profile.ROWS", (1, 4))
     assert cli(monkeypatch, *arguments) == 0
     assert (out / "passes.png").read_bytes().startswith(b"\x89PNG")
     stored = json.loads((out / "profile.json").read_text(encoding="utf-8"))

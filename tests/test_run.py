@@ -101,7 +101,7 @@ def test_killed_in_the_middle_and_repeated(monkeypatch, tmp_path, command):
 
 
 def test_ctrl_c_stops_in_one_line_and_keeps_what_is_stored(monkeypatch, tmp_path, command, capsys):
-    import cllm_bench.run.executor as answering
+    import cllm_bench.measurement.executor as answering
 
     arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--output", tmp_path / "out"]
     real, stored = answering.generate, tmp_path / "out" / "samples.jsonl"

@@ -13,8 +13,8 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.machine.environment import environment
-from cllm_bench.run.method_specs import Cell, plan_cells
-from cllm_bench.run.plan import TaskPlan
+from cllm_bench.measurement.method_specs import Cell, plan_cells
+from cllm_bench.measurement.plan import TaskPlan
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
+from cllm_bench.measurement.plan import RunPlan
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.run.plan import RunPlan
 
 SEED = 0  # of order and statistics
 
 
-def _train(ablation: Ablation, progress: Listen, console: Console) -> list[Entry]:
+def train(ablation: Ablation, progress: Listen, console: Console) -> list[Entry]:
     """Train what is not trained yet; a training that collapses becomes an entry without figures."""
     entries: list[Entry] = []
     siblings: list[Path] = []
@@ -73,11 +73,11 @@ def _refuse_other_tokenizer(ablation: Ablation, variant: Variant) -> None:
         )
 
 
-def _evaluate(
+def evaluate(
     ablation: Ablation, entries: Sequence[Entry], progress: Listen, console: Console
 ) -> ResultFolder:
     """Measure all variants that were trained, in one run, paired; return what it stored."""
-    from cllm_bench.run.runner import Runner
+    from cllm_bench.measurement.runner import Runner
 
     options = ablation.options
     variants = [entry.variant for entry in entries if entry.collapsed is None]
@@ -96,12 +96,12 @@ def _evaluate(
         family, cells, ablation.tests, options.repeats, SEED, Sampling(), ablation.sandbox
     )
     runner = Runner(plan, options.output / "run", progress)
-    _warn(runner.folder, console)
+    warn(runner.folder, console)
     with runner.folder:
         runner.run()
     return runner.folder
 
 
-def _warn(folder: ResultFolder, console: Console) -> None:
+def warn(folder: ResultFolder, console: Console) -> None:
     for warning in folder.warnings:
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from cllm_bench.ablation.plan import AblateOptions, Ablation
 from cllm_bench.ablation.report import figures, markdown
-from cllm_bench.ablation.runner import _evaluate, _train, _warn
+from cllm_bench.ablation.runner import evaluate, train, warn
 from cllm_bench.ablation.variants import Variant, combinations, expand, following, parse_vary
-from cllm_bench.cli.inputs import (
+from cllm_bench.api.inputs import (
     ask_recipe,
     at_least_one,
     build_tasks,
@@ -22,7 +22,7 @@ from cllm_bench.cli.inputs import (
     family_to_train,
     required,
 )
-from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.cli.progress import LiveProgress, say
 from cllm_bench.contracts import SampleSet, Sampling, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, parse_selection
@@ -30,9 +30,9 @@ from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import world_size
+from cllm_bench.measurement.plan import TaskPlan, plan_task
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.run.plan import TaskPlan, plan_task
 
 
 def plan_ablation(options: AblateOptions, console: Console) -> Ablation:
@@ -62,7 +62,7 @@ def plan_ablation(options: AblateOptions, console: Console) -> Ablation:
         progress("reading the questions", 0, 1)
         material = _training_questions(registry, tasks, options, family)
         tests = _test_questions(registry, tasks, options, family)
-    sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe)
+    sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe, tell=say)
     ablation = Ablation(
         name, variants, methods, family, material, tests, sandbox, registry, options
     )
@@ -134,10 +134,10 @@ def ablate_command(options: AblateOptions) -> None:
     console = Console(stderr=True)
     ablation = plan_ablation(options, console)
     with ResultFolder.open(options.output, ablation.manifest()) as folder:
-        _warn(folder, console)
+        warn(folder, console)
         with LiveProgress(console) as progress:
-            entries = _train(ablation, progress, console)
-            measured = _evaluate(ablation, entries, progress, console)
+            entries = train(ablation, progress, console)
+            measured = evaluate(ablation, entries, progress, console)
         run = measured.manifest, summarise_folder(measured)
         rows = figures(entries, run, measured.rows)
         text = markdown(folder.manifest, rows, run)

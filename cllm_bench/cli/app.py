@@ -78,7 +78,8 @@ def run(
     plugin: Plugins = None,
 ) -> None:
     """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
-    from cllm_bench.cli.run import RunOptions, run_command
+    from cllm_bench.api.run import RunOptions
+    from cllm_bench.cli.run import run_command
 
     options = RunOptions(
         methods=tuple(method or ()),
@@ -152,9 +153,14 @@ def table(
     ] = None,
 ) -> None:
     """Make the comparison table from stored rows alone."""
-    from cllm_bench.cli.table import table_command
+    from cllm_bench.api.results import table as make_table
+    from cllm_bench.cli.progress import say
+    from cllm_bench.core.files import write_atomically
 
-    sys.stdout.write(table_command(folders, output, judge))
+    text = make_table(*folders, judge=judge, tell=say)
+    if output is not None:
+        write_atomically(output, text)
+    sys.stdout.write(text)
 
 
 @app.command("list", short_help="Show what there is, and what is broken.")

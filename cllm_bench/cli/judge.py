@@ -11,22 +11,19 @@ import typer
 from rich.console import Console
 
 from cllm_bench.cli.progress import LiveProgress
-from cllm_bench.contracts import JudgedTask, Task
+from cllm_bench.contracts import Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.judge.endpoint import EndpointJudge, key_of_environment
+from cllm_bench.judge.choice import find_judge
 from cllm_bench.judge.grading import Material, Outcome, judge_folder
-from cllm_bench.judge.local import LocalJudge
 from cllm_bench.judge.protocol import Judge
 from cllm_bench.results.folder import JUDGEMENTS, ResultFolder
 from cllm_bench.results.judgements import total
-from cllm_bench.run.plan import TaskPlan
 
 BUILT_IN = "built-in"  # label of every task's own sample
-PARALLEL = 4
 
 
 @dataclass(frozen=True)
@@ -67,40 +64,6 @@ def judge_command(options: JudgeOptions) -> None:
 
     rich_table([(folder.manifest, summaries)])
     report(console, judge, outcome, options.run)
-
-
-def find_judge(
-    model: str,
-    url: str | None,
-    registry: Registry,
-    runtime: Runtime,
-    parallel: int = PARALLEL,
-) -> Judge:
-    """Return the judge that the options name; it is not asked yet.
-
-    Raises:
-        UserError: There is no such checkpoint, or the address or the key is none.
-    """
-    if url is None:
-        return LocalJudge(model, runtime, registry)
-    return EndpointJudge(model, url, key_of_environment(), parallel)
-
-
-def material_of(plans: Sequence[TaskPlan]) -> dict[str, Material]:
-    """Return what a judge needs of the tasks of a run that have one.
-
-    Raises:
-        UserError: None has.
-    """
-    found = {
-        plan.label: Material(plan.task, {sample.id: sample for sample in plan.found.samples})
-        for plan in plans
-        if isinstance(plan.task, JudgedTask)
-    }
-    if not found:
-        names = ", ".join(plan.label for plan in plans)
-        raise UserError(f"--judge: no task of this run is graded by a judge ({names})")
-    return found
 
 
 def report(console: Console, judge: Judge, outcome: Outcome, run: Path) -> None:

@@ -22,7 +22,7 @@ from cllm_bench.report.profile import Profile, markdown
 
 if TYPE_CHECKING:
     pass
-from cllm_bench.run.profile import CONTEXTS, ROWS, measure
+from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,6 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from cllm_bench.machine.processes import is_main
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, once where several processes were launched."""
+    if is_main():
+        typer.echo(text, err=True)
 
 
 class _Rate(ProgressColumn):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cllm_bench.cli.inputs import ask_recipe, build_tasks, check_sandbox, family_to_train
-from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.api.inputs import ask_recipe, build_tasks, check_sandbox, family_to_train
+from cllm_bench.cli.progress import LiveProgress, say
 from cllm_bench.contracts import Recipe, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, build
@@ -50,7 +50,7 @@ def train_command(options: TrainOptions) -> None:
         registry, list(tasks), options.data, built_in=family.built_in, split="train"
     )
     # A recipe may grade what the model writes meanwhile.
-    check_sandbox(list(tasks.values()), allowed=options.unsafe)
+    check_sandbox(list(tasks.values()), allowed=options.unsafe, tell=say)
     with LiveProgress(console) as progress:
         progress("reading the questions", 0, 1)
         material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from cllm_bench.cli.inputs import build_tasks, check_sandbox
-from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.api.inputs import build_tasks, check_sandbox
+from cllm_bench.cli.progress import LiveProgress, say
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import split_selections
@@ -30,7 +30,7 @@ def validate_command(
     registry = Registry(plugins)
     built = build_tasks(registry, split_selections(tasks) or registry.tasks.names())
     sources = task_sources(registry, list(built), data, built_in=True)
-    check_sandbox(list(built.values()), allowed=unsafe)
+    check_sandbox(list(built.values()), allowed=unsafe, tell=say)
     console = Console(soft_wrap=True)
     wrong = 0
     with LiveProgress(Console(stderr=True)) as progress:

@@ -16,7 +16,7 @@ A family is a folder with a `family.toml`:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.resources import files
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 BUNDLED = Path(str(files("cllm_bench"))) / "models"
 DEFAULT = "mini"
 FILE = "family.toml"
+_TABLES = ("name", "roles", "run", "recipes")
+_RUN_KEYS = ("threads", "data")
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,13 @@ def read_family(file: Path) -> ModelFamily:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: {error}") from None
+    _refuse_unknown(file, "", table, _TABLES)
+    for name, known in (("run", _RUN_KEYS), ("recipes", None)):
+        inner = table.get(name, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{file}: {name} = {inner!r} must be a table, [{name}]")
+        if known is not None:
+            _refuse_unknown(file, f" under [{name}]", inner, known)
     roles = table.get("roles", {})
     if not isinstance(roles, dict) or not all(isinstance(value, str) for value in roles.values()):
         raise UserError(f"{file}: [roles] must give each role a path or a Hub id")
@@ -292,7 +301,7 @@ def read_family(file: Path) -> ModelFamily:
     name = str(table.get("name", file.parent.resolve().name))
     run = table.get("run", {})
     threads, data = run.get("threads", 0), run.get("data", "hub")
-    if not isinstance(threads, int) or threads < 0:
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 0:
         raise UserError(f"{file}: threads = {threads!r} under [run] is not a number of threads")
     if data not in ("built-in", "hub"):
         raise UserError(f"{file}: data = {data!r} under [run] is neither 'built-in' nor 'hub'")
@@ -303,3 +312,9 @@ def read_family(file: Path) -> ModelFamily:
         threads=min(threads, cores()),
         built_in=data == "built-in",
     )
+
+
+def _refuse_unknown(file: Path, place: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{file}: unknown key '{key}'{place}; {did_you_mean(key, known)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import PreTrainedModel
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 COPIED_BYTES = 256 * 2**20
 REPEATS = 7
@@ -19,6 +20,8 @@ def copy_bandwidth(device: str) -> float | None:
     The best of several: a roof is what the machine can do. On a CPU with the run's threads. None
     where the device's memory has no room for it.
     """
+    import torch
+
     try:
         source = torch.ones(COPIED_BYTES // 4, device=device)
         target = torch.zeros_like(source)
@@ -56,4 +59,6 @@ def cache_bytes(model: PreTrainedModel) -> int:
 
 def _wait(device: str) -> None:
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.synchronize(device)

@@ -23,11 +23,11 @@ class CheckResult(NamedTuple):
     message: str = ""
 
 
-class Failed(Exception):  # noqa: N818 - an outcome of a check
+class Failed(Exception):
     """The contract is broken: what is wrong, and where to look."""
 
 
-class Skipped(Exception):  # noqa: N818 - an outcome of a check
+class Skipped(Exception):
     """The check does not apply, and why."""
 
 

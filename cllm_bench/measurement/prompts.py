@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cllm_bench.contracts import ChatTask, Sample, Sampling
 from cllm_bench.decoding.loop import Ends
 from cllm_bench.decoding.stop_strings import StopStrings, cut, ends_of
-from cllm_bench.run.plan import RunPlan, TaskPlan
+from cllm_bench.measurement.plan import RunPlan, TaskPlan
 
 if TYPE_CHECKING:
     from torch import Tensor

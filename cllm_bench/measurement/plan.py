@@ -27,9 +27,9 @@ from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
+from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
-from cllm_bench.run.method_specs import Cell
-from cllm_bench.run.turn_orders import balanced_orders
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50

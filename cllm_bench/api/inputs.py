@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import typer
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from cllm_bench.contracts import Task
 from cllm_bench.core.registry import Registry
@@ -13,18 +11,17 @@ from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
-from cllm_bench.machine.processes import is_main
 
-if TYPE_CHECKING:
-    pass
+Tell = Callable[[str], None]
 
 
-def check_sandbox(tasks: Sequence[Task], *, allowed: bool) -> Mapping[str, Any] | None:
-    """Try the sandbox where a task runs what a model writes; print and return what it holds.
+def check_sandbox(tasks: Sequence[Task], *, allowed: bool, tell: Tell) -> Mapping[str, Any] | None:
+    """Try the sandbox where a task runs what a model writes; return what it holds.
 
     Args:
-        tasks: Of the command.
+        tasks: The tasks of the command.
         allowed: Whether less than full isolation will do.
+        tell: Called with a sentence on how strong the isolation is.
 
     Raises:
         UserError: Isolation is not full, and that is not allowed.
@@ -37,8 +34,7 @@ def check_sandbox(tasks: Sequence[Task], *, allowed: bool) -> Mapping[str, Any] 
         return None
     found = strength()
     require(found)
-    if is_main():
-        typer.echo(str(found), err=True)
+    tell(str(found))
     return found.as_dict()
 
 

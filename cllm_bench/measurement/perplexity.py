@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from cllm_bench.contracts import Listen, ScoredText
 from cllm_bench.decoding.perplexity import Window, windows
 from cllm_bench.errors import UserError
+from cllm_bench.measurement.plan import RunPlan, TaskPlan
 from cllm_bench.results.perplexity import Part, Perplexity
-from cllm_bench.run.plan import RunPlan, TaskPlan
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,14 +14,14 @@ from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.pass_timing import TURN, TURNS
 from cllm_bench.machine.interference import Lap, MachineWatch
+from cllm_bench.measurement.executor import Answer, Answering
+from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.perplexity import Texts
+from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan
+from cllm_bench.measurement.prompts import Asked, Questions
 from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.pass_times import PassTime, missing_shapes
-from cllm_bench.run.executor import Answer, Answering
-from cllm_bench.run.method_specs import Cell
-from cllm_bench.run.perplexity import Texts
-from cllm_bench.run.plan import Round, RunPlan, TaskPlan
-from cllm_bench.run.prompts import Asked, Questions
 
 PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
 ROUNDS_TO_A_PAUSE = 20

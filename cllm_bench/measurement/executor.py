@@ -12,10 +12,10 @@ from cllm_bench.contracts import Decoder, LibraryDecoder
 from cllm_bench.decoding.loop import Generation, generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
-from cllm_bench.run.method_specs import Cell
-from cllm_bench.run.plan import RunPlan
-from cllm_bench.run.prompts import Asked
-from cllm_bench.run.turn_orders import balanced_orders
+from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.plan import RunPlan
+from cllm_bench.measurement.prompts import Asked
+from cllm_bench.measurement.turn_orders import balanced_orders
 
 WARM_UP_RUNS = 3  # to a median
 WARM_UP_MEDIANS = 8  # at most

@@ -1,0 +1,75 @@
+"""Stored results as data frames and as tables; no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cllm_bench.api.inputs import Tell
+from cllm_bench.errors import UserError
+from cllm_bench.report.judged import find_judge_id
+from cllm_bench.report.summary import summarise_folder
+from cllm_bench.report.tables import markdown
+from cllm_bench.results.folder import ResultFolder
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Results(NamedTuple):
+    """Stored runs as data frames, each with a column `folder` in front.
+
+    Attributes:
+        summaries: One line for each task and method, as in `summary.json`.
+        rows: One line for each sample, method and repeat, as in `samples.jsonl`.
+    """
+
+    summaries: pandas.DataFrame
+    rows: pandas.DataFrame
+
+
+def load_results(*folders: str | Path) -> Results:
+    """Read what runs have stored, and derive the summaries from it.
+
+    Args:
+        folders: Folders that `run` left.
+
+    Raises:
+        UserError: A folder holds no run, or its rows are damaged.
+    """
+    import pandas
+
+    summaries, rows = [], []
+    for folder in map(_read, folders):
+        name = {"folder": str(folder.path)}
+        summaries += [name | each for each in summarise_folder(folder)]
+        rows += [name | row.to_json() for row in folder.rows]
+    return Results(pandas.DataFrame(summaries), pandas.DataFrame(rows))
+
+
+def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None) -> str:
+    """Return the comparison table of stored runs, as Markdown.
+
+    Args:
+        folders: Folders that `run` left.
+        judge: Whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the newest judge's.
+        tell: Called with what a reader should know about the state of a folder.
+
+    Raises:
+        UserError: A folder holds no run, none has verdicts of that judge, or several judges are
+            meant.
+    """
+    read = [_read(path) for path in folders]
+    judgements = [each for folder in read for each in folder.judgements]
+    chosen = None if judge is None else find_judge_id(judge, judgements)
+    for warning in (warning for folder in read for warning in folder.warnings):
+        tell(f"note: {warning}")
+    return markdown([(folder.manifest, summarise_folder(folder, chosen)) for folder in read])
+
+
+def _read(path: str | Path) -> ResultFolder:
+    folder = ResultFolder.read(Path(path))
+    if "ablation" in folder.manifest.get("configuration", {}):
+        run = folder.path / "run"
+        raise UserError(f"'{folder.path}' holds an ablation; its run is in '{run}'")
+    return folder

@@ -1,0 +1,92 @@
+"""The public face: light, complete, silent; a run by one call, and its results as data frames."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import cllm_bench
+from cllm_bench.engine.family import read_family
+
+
+def run(output, **options):
+    return cllm_bench.run(
+        methods=["jacobi"],
+        tasks=["spider"],
+        model="mini-spider",
+        limit=3,
+        repeats=1,
+        threads=1,
+        noise_floor=False,
+        output=output,
+        **options,
+    )
+
+
+def test_importing_the_package_imports_nothing_else():
+    code = (
+        "import sys, cllm_bench\n"
+        "assert [name for name in sys.modules if name.startswith('cllm_bench')] == ['cllm_bench']\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert 'run' in dir(cllm_bench)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_name_of_the_face_is_there():
+    for name in cllm_bench.__all__:
+        assert getattr(cllm_bench, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = cllm_bench.no_such_name
+
+
+def test_a_run_prints_nothing_and_resumes(tmp_path, capfd):
+    heard = []
+    first = run(tmp_path / "out", progress=lambda *what: heard.append(what))
+    stored = (tmp_path / "out" / "samples.jsonl").read_bytes()
+    second = run(tmp_path / "out")
+    assert (tmp_path / "out" / "samples.jsonl").read_bytes() == stored
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err == ""
+    assert heard
+    assert first.failed == 0
+    assert len(first.rows) == 6
+    assert [each["method"] for each in second.summaries] == ["ar", "jacobi"]
+    assert first.table.startswith("#") or "|" in first.table
+    assert cllm_bench.table(tmp_path / "out") == (tmp_path / "out" / "table.md").read_text()
+
+
+def test_data_frames_equal_the_file(tmp_path):
+    run(tmp_path / "out")
+    lines = (tmp_path / "out" / "samples.jsonl").read_text().splitlines()
+    found = cllm_bench.load_results(tmp_path / "out")
+    rows = found.rows.drop(columns="folder")
+    assert len(rows) == len(lines)
+    for line, (_, row) in zip(lines, rows.iterrows(), strict=True):
+        for name, value in json.loads(line).items():
+            ours = list(row[name]) if isinstance(value, list) else row[name]
+            assert ours == value or (value is None and ours != ours) or ours is value, name
+    assert list(found.summaries["method"]) == ["ar", "jacobi"]
+
+
+def test_a_user_error_is_an_exception(tmp_path):
+    with pytest.raises(cllm_bench.UserError, match="did you mean 'jacobi'"):
+        cllm_bench.run(methods=["jacoby"], tasks=["spider"], output=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("run = 3", "must be a table"),
+        ('[role]\ntarget = "x"', "unknown key 'role'.*did you mean 'roles'"),
+        ("[run]\nthread = 1", "unknown key 'thread' under .run.*did you mean 'threads'"),
+        ("[run]\nthreads = true", "not a number of threads"),
+    ],
+)
+def test_unknown_keys_of_a_family_are_refused(tmp_path, text, told):
+    (tmp_path / "family.toml").write_text(text)
+    with pytest.raises(cllm_bench.UserError, match=told) as error:
+        read_family(tmp_path / "family.toml")
+    assert "\n" not in str(error.value)
