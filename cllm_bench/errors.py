@@ -11,11 +11,11 @@ class UserError(Exception):
     """A mistake in what the user asked for: one line, the value and the remedy. Exit code 2."""
 
 
-class TrainingCollapsed(Exception):
+class TrainingCollapsed(Exception):  # noqa: N818 - it is an outcome, not a fault
     """A training that was stopped because it went wrong: one line with the figure. Exit code 1."""
 
 
-class ReplyEnded(Exception):
+class ReplyEnded(Exception):  # noqa: N818 - nothing went wrong
     """The reply is complete: leaves the loop of a `LibraryDecoder`, which must let it pass."""
 
     def __init__(self, finish: Literal["stop", "length"]) -> None:

@@ -103,5 +103,6 @@ def evaluate(
 
 
 def warn(folder: ResultFolder, console: Console) -> None:
+    """Show in what state a folder was found."""
     for warning in folder.warnings:
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)

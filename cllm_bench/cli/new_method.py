@@ -36,8 +36,8 @@ from cllm_bench.contracts import Exactness, Sampling, Step
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cllm_bench.engine.family import ModelFamily
-    from cllm_bench.engine.session import Session
+    from cllm_bench import ModelFamily
+    from cllm_bench import Session
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ${cls}Decoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield what each pass settles, without end; all state of a reply is made in here."""
-        from cllm_bench.decoding.sampling import Chooser
+        from cllm_bench import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         seen = prompt_ids.tolist()  # the prompt, and the reply so far

@@ -62,7 +62,7 @@ class Patience:
         return max(told, backoff * random.uniform(0.5, 1.0))
 
 
-class _TryAgain(Exception):
+class _TryAgain(Exception):  # noqa: N818
     """This request failed, and another may not."""
 
     def __init__(self, reason: str, told: float = 0.0) -> None:

@@ -34,7 +34,7 @@ class Opinion:
     completion_tokens: int | None = None
 
 
-class NoOpinion(Exception):
+class NoOpinion(Exception):  # noqa: N818 - an outcome, which is stored
     """A judge that was asked and gave no text.
 
     Attributes:
@@ -48,7 +48,7 @@ class NoOpinion(Exception):
         self.own = own
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
     """A judge that was told to stop while it waited for an answer."""
 
 

@@ -23,11 +23,11 @@ class CheckResult(NamedTuple):
     message: str = ""
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818 - an outcome of a check
     """The contract is broken: what is wrong, and where to look."""
 
 
-class Skipped(Exception):
+class Skipped(Exception):  # noqa: N818 - an outcome of a check
     """The check does not apply, and why."""
 
 

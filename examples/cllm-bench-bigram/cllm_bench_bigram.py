@@ -32,7 +32,7 @@ class Bigram:
         session = family.session(self.checkpoint)
 
         def decode(prompt_ids, sampling):
-            from cllm_bench.decoding.sampling import Chooser
+            from cllm_bench import Chooser
 
             choose = Chooser(sampling, prompt_ids.device)
             settled = [int(choose(session.prefill(prompt_ids).logits, 0))]
