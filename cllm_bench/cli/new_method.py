@@ -36,8 +36,7 @@ from cllm_bench.contracts import Exactness, Sampling, Step
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from cllm_bench import ModelFamily
-    from cllm_bench import Session
+    from cllm_bench import ModelFamily, Session
 
 
 @dataclass(frozen=True)
