@@ -6,7 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -18,11 +18,8 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
-from cllm_bench.report.profile import Profile, markdown
-
-if TYPE_CHECKING:
-    pass
 from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
+from cllm_bench.report.profile import Profile, markdown
 
 
 @dataclass(frozen=True)
