@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Literal
 
+StopReason = Literal["stop", "length"]
+
 
 class UserError(Exception):
     """A mistake in what the user asked for: one line, the value and the remedy. Exit code 2."""
@@ -18,9 +20,9 @@ class TrainingCollapsed(Exception):  # noqa: N818 - it is an outcome, not a faul
 class ReplyEnded(Exception):  # noqa: N818 - nothing went wrong
     """The reply is complete: leaves the loop of a `LibraryDecoder`, which must let it pass."""
 
-    def __init__(self, finish: Literal["stop", "length"]) -> None:
+    def __init__(self, finish: StopReason) -> None:
         super().__init__(finish)
-        self.finish: Literal["stop", "length"] = finish
+        self.finish: StopReason = finish
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

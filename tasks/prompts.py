@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from cllm_bench.contracts import Message, Sample, SampleSet, Source
-from cllm_bench.data.json_lines import ASKED, Entry, read_json_lines
+from cllm_bench.data.json_lines import ASKED, JsonLine, read_json_lines
 from cllm_bench.errors import UserError
 
 IDS = ("question_id", "id")
@@ -141,7 +141,7 @@ def _read(path: Path) -> _Material:
     return _Material(path.name, tuple(samples))
 
 
-def _sample(entry: Entry, name: str) -> Sample:
+def _sample(entry: JsonLine, name: str) -> Sample:
     turns = entry.asked()
     key = next((key for key in IDS if isinstance(entry.fields.get(key), int | str)), None)
     return Sample(

@@ -13,7 +13,7 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.machine.environment import environment
-from cllm_bench.measurement.method_specs import Cell, plan_cells
+from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import TaskPlan
 
 
@@ -72,14 +72,14 @@ class Ablation:
         """Return the family directory that a variant's training leaves."""
         return self.options.output / "variants" / variant.label
 
-    def cell(self, variant: Variant) -> str:
+    def spec(self, variant: Variant) -> str:
         """Return the label of the method that decodes with a variant's checkpoint."""
         name, _ = selection = self.methods[variant.label]
         return label(name, build(self.registry.methods.get(name), "method", selection))
 
-    def cells(self, variants: Sequence[Variant]) -> tuple[Cell, ...]:
-        """Return the run's cells for these variants, the baselines among them."""
-        return plan_cells(
+    def specs(self, variants: Sequence[Variant]) -> tuple[MethodSpec, ...]:
+        """Return the run's specs for these variants, the baselines among them."""
+        return plan_methods(
             self.registry, [self.methods[variant.label] for variant in variants], Sampling()
         )
 
@@ -93,7 +93,7 @@ class Ablation:
                     variant.label: {
                         "role": variant.role,
                         "recipe": as_dict(variant.recipe),
-                        "method": self.cell(variant),
+                        "method": self.spec(variant),
                     }
                     for variant in self.variants
                 },

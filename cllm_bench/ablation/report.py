@@ -40,11 +40,11 @@ LEGEND = (
 Totals = Mapping[str, tuple[int, int]]  # by question: tokens kept, passes
 
 
-class Entry(NamedTuple):
+class TrainedVariant(NamedTuple):
     """One variant, as trained."""
 
     variant: Variant
-    cell: str  # label of the method that decodes with it
+    spec: str  # label of the method that decodes with it
     collapsed: str | None  # how its training collapsed
     training: Mapping[str, Any]
 
@@ -71,7 +71,9 @@ def training_figures(
     }
 
 
-def figures(entries: Sequence[Entry], run: Run, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def figures(
+    entries: Sequence[TrainedVariant], run: Run, rows: Sequence[Row]
+) -> list[dict[str, Any]]:
     """Return an object for each task and variant: the run's figures, and those of an ablation."""
     manifest, summaries = run
     by_method = {(summary["task"], summary["method"]): summary for summary in summaries}
@@ -79,11 +81,11 @@ def figures(entries: Sequence[Entry], run: Run, rows: Sequence[Row]) -> list[dic
     found = []
     for task in [task["task"] for task in manifest["tasks"]]:
         # A base that collapsed has no rows, and then nothing is compared with it.
-        base = totals[task, entries[0].cell]
+        base = totals[task, entries[0].spec]
         for entry in entries:
-            measured = by_method.get((task, entry.cell))
+            measured = by_method.get((task, entry.spec))
             absent = dict.fromkeys(summaries[0]) | {"task": task, "counters": {}}
-            ours = totals[task, entry.cell]
+            ours = totals[task, entry.spec]
             found.append(
                 {
                     "variant": entry.variant.label,
@@ -149,7 +151,7 @@ def ratio_of_totals(
     return value, interval
 
 
-def markdown(manifest: Manifest, rows: Sequence[Mapping[str, Any]], run: Run) -> str:
+def ablation_table(manifest: Manifest, rows: Sequence[Mapping[str, Any]], run: Run) -> str:
     """Return the report.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from cllm_bench.ablation.plan import Ablation
-from cllm_bench.ablation.report import Entry, training_figures
+from cllm_bench.ablation.report import TrainedVariant, training_figures
 from cllm_bench.ablation.variants import Variant
 from cllm_bench.contracts import Listen, Sampling
 from cllm_bench.engine.checkpoint import Checkpoint
@@ -21,9 +21,9 @@ from cllm_bench.results.folder import ResultFolder
 SEED = 0  # of order and statistics
 
 
-def train(ablation: Ablation, progress: Listen, console: Console) -> list[Entry]:
+def train(ablation: Ablation, progress: Listen, console: Console) -> list[TrainedVariant]:
     """Train what is not trained yet; a training that collapses becomes an entry without figures."""
-    entries: list[Entry] = []
+    entries: list[TrainedVariant] = []
     siblings: list[Path] = []
     for number, variant in enumerate(ablation.variants, 1):
         heading = f"variant {number} of {len(ablation.variants)}"
@@ -33,7 +33,7 @@ def train(ablation: Ablation, progress: Listen, console: Console) -> list[Entry]
         siblings.append(ablation.folder(variant))
         checkpoint = ablation.folder(variant) / variant.recipe.role
         trained = training_figures(checkpoint, ablation.material)
-        entries.append(Entry(variant, ablation.cell(variant), collapse, trained))
+        entries.append(TrainedVariant(variant, ablation.spec(variant), collapse, trained))
     return entries
 
 
@@ -74,7 +74,7 @@ def _refuse_other_tokenizer(ablation: Ablation, variant: Variant) -> None:
 
 
 def evaluate(
-    ablation: Ablation, entries: Sequence[Entry], progress: Listen, console: Console
+    ablation: Ablation, entries: Sequence[TrainedVariant], progress: Listen, console: Console
 ) -> ResultFolder:
     """Measure all variants that were trained, in one run, paired; return what it stored."""
     from cllm_bench.measurement.runner import Runner
@@ -91,9 +91,9 @@ def evaluate(
         roles={**ablation.family.roles, **trained},
         runtime=Runtime(options.device, threads=threads).resolve(),
     )
-    cells = ablation.cells(variants)
+    specs = ablation.specs(variants)
     plan = RunPlan(
-        family, cells, ablation.tests, options.repeats, SEED, Sampling(), ablation.sandbox
+        family, specs, ablation.tests, options.repeats, SEED, Sampling(), ablation.sandbox
     )
     runner = Runner(plan, options.output / "run", progress)
     warn(runner.folder, console)

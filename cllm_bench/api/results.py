@@ -9,7 +9,7 @@ from cllm_bench.api.inputs import Tell
 from cllm_bench.errors import UserError
 from cllm_bench.report.judged import find_judge_id
 from cllm_bench.report.summary import summarise_folder
-from cllm_bench.report.tables import markdown
+from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import ResultFolder
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
     chosen = None if judge is None else find_judge_id(judge, judgements)
     for warning in (warning for folder in read for warning in folder.warnings):
         tell(f"note: {warning}")
-    return markdown([(folder.manifest, summarise_folder(folder, chosen)) for folder in read])
+    return comparison_table(
+        [(folder.manifest, summarise_folder(folder, chosen)) for folder in read]
+    )
 
 
 def _read(path: str | Path) -> ResultFolder:

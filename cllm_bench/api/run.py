@@ -18,7 +18,7 @@ from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import DEFAULT, ModelFamily, find_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
-from cllm_bench.measurement.method_specs import Cell, plan_cells
+from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import RunPlan, TaskPlan, plan_task
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ class RunResult:
     @property
     def table(self) -> str:
         """The comparison table, as Markdown."""
-        from cllm_bench.report.tables import markdown
+        from cllm_bench.report.tables import comparison_table
 
-        return markdown([(self.manifest, self.summaries)])
+        return comparison_table([(self.manifest, self.summaries)])
 
 
 def run(
@@ -248,7 +248,7 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
         for text in required(options.methods, "--method", registry.methods.names())
     ]
     sampling = _sampling(options)
-    cells = plan_cells(registry, methods, sampling, again=options.noise_floor)
+    specs = plan_methods(registry, methods, sampling, again=options.noise_floor)
     tasks = build_tasks(registry, options.tasks)
     attention = choice("attention", options.attention, Attention)
     checkpoints = parse_pairs(options.roles, "--role")
@@ -257,14 +257,14 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
     engine = choice("engine", options.engine, Engine)
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=checkpoints, runtime=runtime)
-    _check_roles(registry, family, cells, options)
+    _check_roles(registry, family, specs, options)
     sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
     plans = tuple(
         plan_task(name, task, sources[name], options.limit, sampling)
         for name, task in tasks.items()
     )
     sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe, tell=tell)
-    return RunPlan(family, cells, plans, options.repeats, options.seed, sampling, sandbox)
+    return RunPlan(family, specs, plans, options.repeats, options.seed, sampling, sandbox)
 
 
 class _Judging(NamedTuple):
@@ -321,14 +321,14 @@ def _sampling(options: RunOptions) -> Sampling:
 
 
 def _check_roles(
-    registry: Registry, family: ModelFamily, cells: Sequence[Cell], options: RunOptions
+    registry: Registry, family: ModelFamily, specs: Sequence[MethodSpec], options: RunOptions
 ) -> None:
     """Refuse a method whose checkpoint the family lacks, and say how to train it if a recipe can.
 
     Raises:
         UserError: A role is missing.
     """
-    for role in dict.fromkeys(role for cell in cells for role in cell.roles):
+    for role in dict.fromkeys(role for spec in specs for role in spec.roles):
         try:
             family.checkpoint(role)
         except UserError:

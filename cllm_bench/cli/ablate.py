@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from cllm_bench.ablation.plan import AblateOptions, Ablation
-from cllm_bench.ablation.report import figures, markdown
+from cllm_bench.ablation.report import ablation_table, figures
 from cllm_bench.ablation.runner import evaluate, train, warn
 from cllm_bench.ablation.variants import Variant, combinations, expand, following, parse_vary
 from cllm_bench.api.inputs import (
@@ -66,7 +66,7 @@ def plan_ablation(options: AblateOptions, console: Console) -> Ablation:
     ablation = Ablation(
         name, variants, methods, family, material, tests, sandbox, registry, options
     )
-    ablation.cells(variants)
+    ablation.specs(variants)
     for variant in variants:
         variant.recipe.stages(ablation.job(variant, lambda *_: None))
     return ablation
@@ -140,7 +140,7 @@ def ablate_command(options: AblateOptions) -> None:
             measured = evaluate(ablation, entries, progress, console)
         run = measured.manifest, summarise_folder(measured)
         rows = figures(entries, run, measured.rows)
-        text = markdown(folder.manifest, rows, run)
+        text = ablation_table(folder.manifest, rows, run)
         folder.write_text("ablation.json", json.dumps(rows, indent=2) + "\n")
         folder.write_text("table.md", text)
     sys.stdout.write(text)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cllm_bench.core.registry import Door, Entry, Registry
+from cllm_bench.core.registry import Door, Registered, Registry
 from cllm_bench.engine.family import BUNDLED, FILE, bundled_families, read_family
 
 
@@ -34,7 +34,7 @@ def show(plugins: Sequence[Path]) -> None:
         )
 
 
-def _all(registry: Registry) -> list[Entry]:
+def _all(registry: Registry) -> list[Registered]:
     doors = (registry.methods, registry.tasks, registry.recipes)
     return [entry for door in doors for entry in door.entries()]
 

@@ -69,7 +69,7 @@ def overlap_command(options: OverlapOptions) -> None:
         train.questions, test.questions, ngram=options.ngram, threshold=options.threshold
     )
     if options.output is not None:
-        report = markdown if options.output.suffix == ".md" else as_json
+        report = overlap_report if options.output.suffix == ".md" else as_json
         write_atomically(options.output, report(options, train, test, found))
     _show(options, train, test, found)
 
@@ -147,7 +147,9 @@ def _lines(
     return about, [(kind, count, f"{count / found.test:.1%}") for kind, count in counts]
 
 
-def markdown(options: OverlapOptions, train: Questions, test: Questions, found: Overlap) -> str:
+def overlap_report(
+    options: OverlapOptions, train: Questions, test: Questions, found: Overlap
+) -> str:
     """Return the report as Markdown, with a few examples."""
     about, rows = _lines(options, train, test, found)
     parts = [

@@ -19,7 +19,7 @@ from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
-from cllm_bench.report.profile import Profile, markdown
+from cllm_bench.report.profile import Profile, profile_report
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def profile_command(options: ProfileOptions) -> None:
         found = measure(family, options.role, ROWS, CONTEXTS, progress)
     manifest = environment(runtime.device) | {"runtime": dataclasses.asdict(runtime)}
     _store(output, found, manifest)
-    Console(highlight=False).print(Markdown(markdown(found, manifest)))
+    Console(highlight=False).print(Markdown(profile_report(found, manifest)))
     console.print(
         f"stored in {output} (profile.md, passes.png, profile.json)", soft_wrap=True, style="dim"
     )
@@ -75,7 +75,7 @@ def _store(output: Path, found: Profile, manifest: dict[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
     figures = {"profile": found.to_json(), "manifest": manifest}
     write_atomically(output / "profile.json", json.dumps(figures, indent=2) + "\n")
-    write_atomically(output / "profile.md", markdown(found, manifest))
+    write_atomically(output / "profile.md", profile_report(found, manifest))
     with writing(output):
         _draw(found, output / "passes.png")
 

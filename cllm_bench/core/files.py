@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from cllm_bench.errors import UserError
 
@@ -107,6 +109,40 @@ def append(file: Path, data: bytes) -> None:
             os.close(descriptor)
         if not size:
             _sync_folder(file.parent)
+
+
+class Lock(NamedTuple):
+    """A lock file that this process holds until it closes the descriptor.
+
+    Attributes:
+        descriptor: Of the open file.
+        trouble: Why nothing is locked, where the file system has no locks; else None.
+    """
+
+    descriptor: int
+    trouble: str | None = None
+
+
+def lock(file: Path, busy: str) -> Lock:
+    """Lock a file, which is created where it is missing.
+
+    Args:
+        file: The lock file; its folder must exist.
+        busy: The error message if another process holds the lock.
+
+    Raises:
+        UserError: Another process holds it.
+        OSError: The file cannot be opened.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(busy) from None
+    except OSError as error:  # some network file systems have no locks
+        return Lock(descriptor, error.strerror)
+    return Lock(descriptor)
 
 
 def _sync_folder(path: Path) -> None:

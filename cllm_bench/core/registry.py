@@ -28,7 +28,7 @@ _REQUIRED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Registered:
     """Something registered under a name: a class, or the reason why there is none."""
 
     name: str
@@ -44,22 +44,22 @@ class Door:
         self,
         kind: str,
         sources: Mapping[str, tuple[str, Callable[[], Any]]],
-        broken: Sequence[Entry] = (),
+        broken: Sequence[Registered] = (),
     ) -> None:
         self.kind = kind
         self._sources = sources
         self._broken = broken
-        self._loaded: dict[str, Entry] = {}
+        self._loaded: dict[str, Registered] = {}
 
     def names(self) -> list[str]:
         """Return all names, those of broken plugins included."""
         return sorted(self._sources)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[Registered]:
         """Load and return everything."""
         return [self.entry(name) for name in self.names()]
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Registered:
         """Load one entry; whatever its module raises becomes the reason for being broken."""
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
@@ -84,15 +84,15 @@ class Door:
             raise UserError(f"{self.kind} '{name}' from {entry.origin} is broken: {entry.error}")
         return entry.cls
 
-    def _load(self, name: str) -> Entry:
+    def _load(self, name: str) -> Registered:
         origin, load = self._sources[name]
         try:
             cls = load()
         # Somebody's module may raise anything, SystemExit included, and must break only itself.
         except (Exception, SystemExit) as error:
-            return Entry(name, origin, None, _one_line(error))
+            return Registered(name, origin, None, _one_line(error))
         problem = _problem(cls, self.kind)
-        return Entry(name, origin, None if problem else cls, problem)
+        return Registered(name, origin, None if problem else cls, problem)
 
 
 class Registry:
@@ -112,7 +112,7 @@ class Registry:
             for point in entry_points(group=group):
                 origin = point.dist.name if point.dist else point.value
                 found[kind][point.name] = (origin, point.load)
-        self.broken: list[Entry] = []
+        self.broken: list[Registered] = []
         for path in plugins:
             for kind, name, origin, load in self._plugin(path):
                 if name in found[kind]:
@@ -147,7 +147,7 @@ class Registry:
             try:
                 module = _import_file(file)
             except (Exception, SystemExit) as error:
-                self.broken.append(Entry(file.stem, str(file), None, _one_line(error)))
+                self.broken.append(Registered(file.stem, str(file), None, _one_line(error)))
                 continue
             for name, value in vars(module).items():
                 kind = _kind(value, module)

@@ -13,7 +13,7 @@ from cllm_bench.errors import UserError
 ASKED = ("prompt", "question", "turns")
 
 
-class Entry(NamedTuple):
+class JsonLine(NamedTuple):
     """One line.
 
     Attributes:
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
         return f"it has {', '.join(self.fields)}" if self.fields else "it has none"
 
 
-def read_json_lines(path: Path) -> tuple[Entry, ...]:
+def read_json_lines(path: Path) -> tuple[JsonLine, ...]:
     """Read a file; blank lines are passed over.
 
     Raises:
@@ -91,7 +91,7 @@ def damaged(path: Path, line: int, what: str) -> UserError:
     return UserError(f"{path} line {line}: {what}; correct the line or take it out")
 
 
-def _entry(path: Path, number: int, line: str) -> Entry:
+def _entry(path: Path, number: int, line: str) -> JsonLine:
     try:
         fields = json.loads(line)
         # An escape may stand for half a character, which nothing can hash, store or print.
@@ -105,7 +105,7 @@ def _entry(path: Path, number: int, line: str) -> Entry:
         raise damaged(path, number, f"no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise damaged(path, number, f"{_shown(fields)} where an object must be")
-    return Entry(path, number, fields)
+    return JsonLine(path, number, fields)
 
 
 def _shown(value: object) -> str:

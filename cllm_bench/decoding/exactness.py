@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 # addition rounds by eps/2; over the few hundred of a row the error stays within some eps.
 TIE_ROUNDINGS = 4.0
 
+Verdict = Literal["exact", "tie", "mismatch"]
 
-class Verdict(NamedTuple):
+
+class Comparison(NamedTuple):
     """How an output compares with the baseline's on the same checkpoint.
 
     Attributes:
@@ -27,7 +29,7 @@ class Verdict(NamedTuple):
         first_difference: Index of the first token that differs; none where all agree.
     """
 
-    kind: Literal["exact", "tie", "mismatch"]
+    kind: Verdict
     first_difference: int | None = None
 
 
@@ -45,7 +47,7 @@ def verdict(
     prompt_ids: Tensor,  # (P,)
     sampling: Sampling,
     open_session: Callable[[], Session],
-) -> Verdict:
+) -> Comparison:
     """Compare an output with the baseline's, teacher-forced where they part.
 
     Args:
@@ -57,13 +59,13 @@ def verdict(
     """
     index = first_difference(tokens, expected)
     if index is None:
-        return Verdict("exact")
+        return Comparison("exact")
     if index < min(len(tokens), len(expected)):
         forced = prompt_ids.tolist() + list(expected[:index])
         logits = open_session().prefill(prompt_ids.new_tensor(forced)).logits
         if _tied(logits, index, sampling, {tokens[index], expected[index]}):
-            return Verdict("tie", index)
-    return Verdict("mismatch", index)
+            return Comparison("tie", index)
+    return Comparison("mismatch", index)
 
 
 def _tied(

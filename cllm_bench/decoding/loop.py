@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from cllm_bench.contracts import Decoder, LibraryDecoder, Sampling, Step
 from cllm_bench.engine.clock import Clock
-from cllm_bench.errors import ReplyEnded
+from cllm_bench.errors import ReplyEnded, StopReason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-Finish = Literal["stop", "length"]
 Ends = Callable[[Sequence[int]], bool]
 
 
@@ -40,7 +39,7 @@ class Generation:
     drafted: tuple[int, ...]
     prefill_seconds: float
     decode_seconds: float
-    finish: Finish
+    finish: StopReason
 
 
 def generate(
@@ -129,7 +128,7 @@ class _Reply:
     token_ids: list[int] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
-    def take(self, step: Step) -> Finish | None:
+    def take(self, step: Step) -> StopReason | None:
         """Append settled tokens up to the end of the reply; say what ended it, if anything did."""
         self.steps.append(step)
         token_ids, stop_ids, ends = self.token_ids, self.stop_ids, self.ends
@@ -141,7 +140,7 @@ class _Reply:
                 return "length"
         return None
 
-    def generation(self, finish: Finish, prefill: float, decode: float) -> Generation:
+    def generation(self, finish: StopReason, prefill: float, decode: float) -> Generation:
         passes = self.steps[1:]
         return Generation(
             tuple(self.token_ids),

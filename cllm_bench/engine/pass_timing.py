@@ -71,7 +71,7 @@ def time_prefill(
     return statistics.median(found[1:])
 
 
-Pass = Callable[[], float]  # runs once, and returns the seconds that it took
+TimedPass = Callable[[], float]  # runs once, and returns the seconds that it took
 
 
 class _Passes:
@@ -83,7 +83,7 @@ class _Passes:
         self._clock = clock
         self._sessions: dict[str, Session] = {}
 
-    def of(self, shape: Shape) -> Pass | None:
+    def of(self, shape: Shape) -> TimedPass | None:
         """Return a pass of a shape, behind an untimed one of other weights where it has that."""
         own = self._own(shape)
         if own is None or not shape.after:
@@ -99,7 +99,7 @@ class _Passes:
 
         return behind
 
-    def _own(self, shape: Shape) -> Pass | None:
+    def _own(self, shape: Shape) -> TimedPass | None:
         part = self._family.parts(shape.role).get(shape.rows)
         if part is not None:
             return partial(self._run_part, part)

@@ -28,7 +28,7 @@ class Material(NamedTuple):
     samples: Mapping[str, Sample]
 
 
-class Question(NamedTuple):
+class JudgedReply(NamedTuple):
     """What a judge is asked once, and the rows whose replies it is about."""
 
     task: str
@@ -107,7 +107,7 @@ class Judging:
         left = sum(len(question.rows) for question in self._missing(questions))
         return Outcome(replies, replies - left, tuple(self._fresh), self._stopped)
 
-    def _questions(self, material: Mapping[str, Material]) -> Iterator[Question]:
+    def _questions(self, material: Mapping[str, Material]) -> Iterator[JudgedReply]:
         """Yield what is to be asked, once where several methods replied the same."""
         for label, (task, samples) in material.items():
             asked: dict[JudgePrompt, list[str]] = {}
@@ -117,9 +117,9 @@ class Judging:
                     for prompt, row in _prompts(task, samples, rows):
                         asked.setdefault(prompt, []).append(row.key)
             for prompt, keys in asked.items():
-                yield Question(label, task.best_score, prompt, tuple(keys))
+                yield JudgedReply(label, task.best_score, prompt, tuple(keys))
 
-    def _missing(self, questions: Sequence[Question]) -> list[Question]:
+    def _missing(self, questions: Sequence[JudgedReply]) -> list[JudgedReply]:
         """Return the questions that have rows without a rating, with these rows only."""
         found = ratings(self.folder.judgements, self.judge_id)
         left = [
@@ -128,7 +128,7 @@ class Judging:
         ]
         return [question for question in left if question.rows]
 
-    def _ask_all(self, questions: Sequence[Question]) -> None:
+    def _ask_all(self, questions: Sequence[JudgedReply]) -> None:
         if self.judge.parallel == 1:
             for done, question in enumerate(questions):
                 self.listen(f"judge {self.judge.name}", done, len(questions))
@@ -146,7 +146,7 @@ class Judging:
                     future.cancel()
                 raise
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, question: JudgedReply) -> None:
         """Ask one question and store the answer; do nothing once the judging has stopped."""
         if self._stopped is not None:
             return
@@ -178,7 +178,7 @@ class Judging:
             )
         )
 
-    def _blank(self, question: Question, begun: float | None = None) -> Judgement:
+    def _blank(self, question: JudgedReply, begun: float | None = None) -> Judgement:
         """Return a judgement without any content."""
         return Judgement(
             judge=self.judge_id.name,

@@ -1,4 +1,4 @@
-"""The methods of a run at work: bound to the weights, warmed up, and asked, on one clock."""
+"""Runs the methods of a run: binds them to the weights, warms them up and times their replies."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cllm_bench.contracts import Decoder, LibraryDecoder
 from cllm_bench.decoding.loop import Generation, generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
-from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.plan import RunPlan
-from cllm_bench.measurement.prompts import Asked
+from cllm_bench.measurement.prompts import Prompt
 from cllm_bench.measurement.turn_orders import balanced_orders
 
 WARM_UP_RUNS = 3  # to a median
@@ -36,8 +36,8 @@ class Answer(NamedTuple):
     pass_shapes: Mapping[str, int] = {}
 
 
-class Answering:
-    """The decoders of a run's cells.
+class Executor:
+    """Runs the decoders of a run on one clock.
 
     Methods take turns, and a small model's first passes are slow where the method before it left
     other weights in the processor's caches: on `mini` by half a pass. In balanced orders all pay
@@ -70,14 +70,14 @@ class Answering:
 
         Bound in one order, every method would get back the places that it had.
         """
-        cells = self._plan.cells
-        orders = balanced_orders(len(cells))
-        order = [cells[place] for place in orders[self._bindings % len(orders)]]
+        specs = self._plan.specs
+        orders = balanced_orders(len(specs))
+        order = [specs[place] for place in orders[self._bindings % len(orders)]]
         self._bindings += 1
-        return {cell.label: cell.method.bind(self._plan.family) for cell in order}
+        return {spec.label: spec.method.bind(self._plan.family) for spec in order}
 
     def extra_parameters(self) -> dict[str, int]:
-        """Return by cell the parameters beyond those of its checkpoint."""
+        """Return by spec the parameters beyond those of its checkpoint."""
         return {
             label: int(getattr(decoder, "extra_parameters", 0))
             for label, decoder in self._decoders.items()
@@ -87,7 +87,7 @@ class Answering:
         """Tell whether a task's questions have been asked before."""
         return task in self._warm
 
-    def prepare(self, task: str, longest: Asked) -> bool:
+    def prepare(self, task: str, longest: Prompt) -> bool:
         """Prepare for a round of a task: warm up, or bind anew where that is due.
 
         Args:
@@ -98,18 +98,18 @@ class Answering:
             Whether they were bound anew: a pause, in which other things can be measured.
         """
         self._rounds += 1
-        asked = longest._replace(limit=min(WARM_UP_TOKENS, longest.limit))
+        prompt = longest._replace(limit=min(WARM_UP_TOKENS, longest.limit))
         if task not in self._warm:
             self._warm.add(task)
-            self._settle(asked)
+            self._settle(prompt)
             return False
         if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
             return False
         self._rounds = 1
         self._release()
         self._decoders = self._bound()
-        for cell in self._plan.cells:
-            self.ask(cell, asked._replace(limit=min(LEAD_TOKENS, asked.limit)))
+        for spec in self._plan.specs:
+            self.ask(spec, prompt._replace(limit=min(LEAD_TOKENS, prompt.limit)))
         return True
 
     def _release(self) -> None:
@@ -120,12 +120,12 @@ class Answering:
         if any(decoder() is not None for decoder in held):
             gc.collect()  # it holds what holds it, and with it its weights; slow, and seldom needed
 
-    def _settle(self, asked: Asked) -> None:
+    def _settle(self, prompt: Prompt) -> None:
         """Run every method until two medians of its pace agree."""
-        for cell in self._plan.cells:
+        for spec in self._plan.specs:
             previous = None
             for _ in range(WARM_UP_MEDIANS):
-                paces = [self._pace(cell, asked) for _ in range(WARM_UP_RUNS)]
+                paces = [self._pace(spec, prompt) for _ in range(WARM_UP_RUNS)]
                 if None in paces:
                     break  # it fails on this prompt, and its row will say so
                 median = statistics.median(pace for pace in paces if pace is not None)
@@ -133,48 +133,48 @@ class Answering:
                     break
                 previous = median
 
-    def _pace(self, cell: Cell, asked: Asked) -> float | None:
-        generation = self.ask(cell, asked).generation
+    def _pace(self, spec: MethodSpec, prompt: Prompt) -> float | None:
+        generation = self.ask(spec, prompt).generation
         if generation is None:
             return None
         seconds = generation.prefill_seconds + generation.decode_seconds
         return seconds / len(generation.token_ids)
 
-    def ask(self, cell: Cell, asked: Asked) -> Answer:
+    def ask(self, spec: MethodSpec, prompt: Prompt) -> Answer:
         """Let one method answer; once more where its time holds the capture of a graph."""
         for _ in range(CAPTURE_TRIES):
-            answer, captured = self._ask_once(cell, asked)
+            answer, captured = self._ask_once(spec, prompt)
             if not captured:
                 break
         return answer
 
-    def _ask_once(self, cell: Cell, asked: Asked) -> tuple[Answer, bool]:
+    def _ask_once(self, spec: MethodSpec, prompt: Prompt) -> tuple[Answer, bool]:
         """Let one method begin to answer, and then answer, timed; no garbage is collected then.
 
         Returns:
             The answer, and whether its time holds the capture of a graph.
         """
-        decoder, family = self._decoders[cell.label], self._plan.family
+        decoder, family = self._decoders[spec.label], self._plan.family
         reset_peak, read_peak = _peak_memory(family.runtime.device)
 
         def answer(limit: int) -> Generation:
             return generate(
                 decoder,
-                asked.prompt_ids,
-                sampling=asked.sampling,
+                prompt.prompt_ids,
+                sampling=prompt.sampling,
                 max_new_tokens=limit,
                 stop_ids=family.stop_ids,
                 clock=self._clock,
-                ends=asked.ends,
+                ends=prompt.ends,
             )
 
         gc.disable()
         try:
-            answer(min(LEAD_TOKENS, asked.limit))
+            answer(min(LEAD_TOKENS, prompt.limit))
             family.take_passes()
             before = family.captures.count
             reset_peak()
-            generation = answer(asked.limit)
+            generation = answer(prompt.limit)
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
             return Answer(None, str(error)), False

@@ -1,4 +1,4 @@
-"""The cells of a run: methods with their settings, and the baselines that they need beside them."""
+"""The methods of a run with their settings, and the baselines that they are compared with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cllm_bench.errors import UserError
 
 
 @dataclass(frozen=True)
-class Cell:
+class MethodSpec:
     """A method with its settings: one row of the table for each task.
 
     Attributes:
@@ -43,14 +43,14 @@ class Cell:
         return (self.checkpoint, *getattr(self.method, "extra_roles", ()))
 
 
-def plan_cells(
+def plan_methods(
     registry: Registry,
     selections: Sequence[Selection],
     sampling: Sampling,
     *,
     again: bool = False,
-) -> tuple[Cell, ...]:
-    """Make the cells asked for, with the baseline on the target and on every other checkpoint used.
+) -> tuple[MethodSpec, ...]:
+    """Make the specs asked for, with the baseline on the target and on every other checkpoint used.
 
     Args:
         registry: Of methods.
@@ -63,13 +63,13 @@ def plan_cells(
         UserError: An unknown method, settings that do not fit, or a method that cannot sample.
     """
     name, baseline = registry.baseline()
-    cells: dict[str, Cell] = {}
+    specs: dict[str, MethodSpec] = {}
 
     def add(method_name: str, method: Method) -> None:
         own = label(name, baseline(checkpoint=method.checkpoint))
         text = label(method_name, method)
-        cells.setdefault(
-            text, Cell(text, method_name, method, own, _exactness(text, method, sampling))
+        specs.setdefault(
+            text, MethodSpec(text, method_name, method, own, _exactness(text, method, sampling))
         )
 
     wanted = [
@@ -80,7 +80,7 @@ def plan_cells(
     for method_name, method in wanted:
         add(name, baseline(checkpoint=method.checkpoint))
         add(method_name, method)
-    first, *others = cells.values()
+    first, *others = specs.values()
     if again:
         others.insert(0, dataclasses.replace(first, label=f"{first.label} A/A", again=True))
     return (first, *others)

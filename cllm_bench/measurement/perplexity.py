@@ -11,7 +11,7 @@ from cllm_bench.contracts import Listen, ScoredText
 from cllm_bench.decoding.perplexity import Window, windows
 from cllm_bench.errors import UserError
 from cllm_bench.measurement.plan import RunPlan, TaskPlan
-from cllm_bench.results.perplexity import Part, Perplexity
+from cllm_bench.results.perplexity import Perplexity, Stretch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class Texts:
         self._family = plan.family
         self._wanted: list[Wanted] = []
         self._ids: dict[str, Tensor] = {}
-        roles = dict.fromkeys(cell.checkpoint for cell in plan.cells)
+        roles = dict.fromkeys(spec.checkpoint for spec in plan.specs)
         for each in plan.tasks:
             if each.text is not None:
                 for role in roles:
@@ -62,14 +62,14 @@ class Texts:
         label, text = wanted.plan.label, wanted.text
         ids, model = self._ids[label], self._family.model(wanted.role)
         planned = list(windows(text, len(ids)))
-        parts: dict[int, Part] = {}
+        parts: dict[int, Stretch] = {}
         start = time.perf_counter()
         for done, window in enumerate(planned):
             listen(f"{label}: perplexity of '{wanted.role}'", done, len(planned))
             place = window.begin // text.window
-            tokens, nll = parts.get(place, Part(0, 0.0))
+            tokens, nll = parts.get(place, Stretch(0, 0.0))
             nll += self._scored(wanted, model, ids, window)
-            parts[place] = Part(tokens + window.end - window.first, nll)
+            parts[place] = Stretch(tokens + window.end - window.first, nll)
         total = sum(part.nll for part in parts.values())
         if not math.isfinite(total):
             raise _failed(wanted, "the model gives no finite probabilities; try another --dtype")

@@ -27,7 +27,7 @@ from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
-from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
 
@@ -57,16 +57,16 @@ class TaskPlan:
         """Return the number of turns of a sample."""
         return self.task.turns(sample) if isinstance(self.task, ChatTask) else 1
 
-    def asked_of(self, cell: Cell) -> Sequence[Sample]:
+    def asked_of(self, spec: MethodSpec) -> Sequence[Sample]:
         """Return the samples that a method is asked: all, or `AGAIN` of them for the A/A row."""
         count = len(self.samples)
-        if not cell.again or count <= AGAIN:
+        if not spec.again or count <= AGAIN:
             return self.samples
         return [self.samples[place * count // AGAIN] for place in range(AGAIN)]
 
-    def replies(self, cell: Cell) -> int:
+    def replies(self, spec: MethodSpec) -> int:
         """Return the number of turns that a method is asked."""
-        return sum(map(self.turns, self.asked_of(cell)))
+        return sum(map(self.turns, self.asked_of(spec)))
 
     def turn_id(self, sample: Sample, turn: int) -> str:
         """Return the id of a turn, counted from 0, as rows have it."""
@@ -79,7 +79,7 @@ class Round(NamedTuple):
     plan: TaskPlan
     sample: Sample
     repeat: int
-    cells: tuple[Cell, ...]  # in the order of asking
+    specs: tuple[MethodSpec, ...]  # in the order of asking
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class RunPlan:
 
     Attributes:
         family: Checkpoints, with a resolved runtime.
-        cells: The target's baseline first.
+        specs: The target's baseline first.
         tasks: In the order asked for.
         repeats: Times that every method answers every question.
         seed: Of the order and of the statistics.
@@ -97,7 +97,7 @@ class RunPlan:
     """
 
     family: ModelFamily
-    cells: tuple[Cell, ...]
+    specs: tuple[MethodSpec, ...]
     tasks: tuple[TaskPlan, ...]
     repeats: int
     seed: int
@@ -112,17 +112,17 @@ class RunPlan:
         methods are balanced among themselves.
         """
         for plan in self.tasks:
-            shuffled = list(self.cells)
+            shuffled = list(self.specs)
             random.Random(f"{self.seed}/{plan.label}").shuffle(shuffled)
-            asked = {cell.label: {each.id for each in plan.asked_of(cell)} for cell in shuffled}
+            asked = {spec.label: {each.id for each in plan.asked_of(spec)} for spec in shuffled}
             for repeat in range(self.repeats):
                 rounds = Counter[int]()
                 for sample in plan.samples:
-                    cells = [cell for cell in shuffled if sample.id in asked[cell.label]]
-                    orders = balanced_orders(len(cells))
-                    order = orders[(rounds[len(cells)] + repeat) % len(orders)]
-                    rounds[len(cells)] += 1
-                    yield Round(plan, sample, repeat, tuple(cells[place] for place in order))
+                    specs = [spec for spec in shuffled if sample.id in asked[spec.label]]
+                    orders = balanced_orders(len(specs))
+                    order = orders[(rounds[len(specs)] + repeat) % len(orders)]
+                    rounds[len(specs)] += 1
+                    yield Round(plan, sample, repeat, tuple(specs[place] for place in order))
 
     def sampling_of(self, task: TaskPlan, sample: Sample, turn: int) -> Sampling:
         """Return how one reply is chosen: its seed is its own, the same for every method.
@@ -133,13 +133,13 @@ class RunPlan:
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
         return dataclasses.replace(self.sampling, seed=seed)
 
-    def key(self, task: TaskPlan, sample: Sample, turn: int, cell: Cell, repeat: int) -> str:
+    def key(self, task: TaskPlan, sample: Sample, turn: int, spec: MethodSpec, repeat: int) -> str:
         """Return the resume key of one row of this run."""
         return row_key(
             task=task.label,
             data=task.found.fingerprint,
             sample=task.turn_id(sample, turn),
-            method=cell.label,
+            method=spec.label,
             repeat=repeat,
         )
 
@@ -155,7 +155,7 @@ class RunPlan:
         return {
             "model": self.family.name,
             "checkpoints": {role: fingerprint(roles[role]) for role in sorted(roles)},
-            "methods": {cell.label: as_dict(cell.method) for cell in self.cells},
+            "methods": {spec.label: as_dict(spec.method) for spec in self.specs},
             "tasks": {
                 plan.label: {
                     "settings": as_dict(plan.task),
@@ -178,7 +178,7 @@ class RunPlan:
     def _code(self) -> dict[str, str]:
         """Return hashes of what runs: edited code never goes on with the rows of the old."""
         classes: list[type] = [RunPlan]
-        classes += [type(cell.method) for cell in self.cells]
+        classes += [type(spec.method) for spec in self.specs]
         classes += [type(plan.task) for plan in self.tasks]
         places = {code_place(cls) for cls in classes}
         return {place.name: code_hash(place) for place in sorted(places)}
@@ -187,7 +187,7 @@ class RunPlan:
         """Return the whole manifest.
 
         Args:
-            extra_parameters: By cell, those that it needs beside its checkpoint's.
+            extra_parameters: By spec, those that it needs beside its checkpoint's.
         """
         from cllm_bench.machine.roofline import copy_bandwidth
 
@@ -200,33 +200,32 @@ class RunPlan:
             "seed": self.seed,
             "sampling": dataclasses.asdict(self.sampling),
             "sandbox": self.sandbox,
-            "baseline": self.cells[0].label,
+            "baseline": self.specs[0].label,
             "copy_bandwidth": copy_bandwidth(runtime.device),
             "cells": [
-                self._describe_cell(cell)
-                | {"extra_parameters": extra_parameters.get(cell.label, 0)}
-                for cell in self.cells
+                self._describe(spec) | {"extra_parameters": extra_parameters.get(spec.label, 0)}
+                for spec in self.specs
             ],
             "tasks": [
                 _describe_task(plan)
-                | {"asked": {cell.label: plan.replies(cell) for cell in self.cells}}
+                | {"asked": {spec.label: plan.replies(spec) for spec in self.specs}}
                 for plan in self.tasks
             ],
         }
 
-    def _describe_cell(self, cell: Cell) -> dict[str, Any]:
+    def _describe(self, spec: MethodSpec) -> dict[str, Any]:
         from cllm_bench.machine.roofline import cache_bytes, weight_bytes
 
-        model = self.family.model(cell.checkpoint)
+        model = self.family.model(spec.checkpoint)
         return {
-            "method": cell.label,
-            "name": cell.name,
-            "settings": as_dict(cell.method),
-            "checkpoint": cell.checkpoint,
-            "exactness": cell.exactness,
-            "baseline": cell.baseline,
-            "again": cell.again,
-            "parameters": self.family.parameters(cell.checkpoint),
+            "method": spec.label,
+            "name": spec.name,
+            "settings": as_dict(spec.method),
+            "checkpoint": spec.checkpoint,
+            "exactness": spec.exactness,
+            "baseline": spec.baseline,
+            "again": spec.again,
+            "parameters": self.family.parameters(spec.checkpoint),
             "weight_bytes": weight_bytes(model),
             "cache_bytes_per_token": cache_bytes(model),
         }

@@ -1,4 +1,4 @@
-"""From a task's questions to what a method is asked, and from its tokens to the reply."""
+"""Turns the questions of a task into prompts, and the tokens of a method into the reply."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Asked(NamedTuple):
-    """One turn, as a method is asked it."""
+class Prompt(NamedTuple):
+    """One turn of a question, tokenised, with its limit and stop rules."""
 
     prompt_ids: Tensor  # (P,)
     sampling: Sampling
@@ -23,7 +23,7 @@ class Asked(NamedTuple):
     ends: Ends | None
 
 
-class Questions:
+class Prompts:
     """The questions of a run as its family reads them; all but later turns are kept."""
 
     def __init__(self, plan: RunPlan) -> None:
@@ -33,10 +33,10 @@ class Questions:
         self._first: dict[tuple[str, str], Tensor] = {}
         self._stops: dict[str, StopStrings | None] = {}
 
-    def asked(self, plan: TaskPlan, sample: Sample, replies: Sequence[str] = ()) -> Asked:
+    def prompt(self, plan: TaskPlan, sample: Sample, replies: Sequence[str] = ()) -> Prompt:
         """Return the turn that follows the replies given so far."""
         prompt_ids = self._later(plan, sample, replies) if replies else self._opening(plan, sample)
-        return Asked(
+        return Prompt(
             prompt_ids,
             self._plan.sampling_of(plan, sample, len(replies)),
             plan.task.max_new_tokens,

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from cllm_bench.contracts import Listen
-from cllm_bench.decoding.exactness import Verdict, verdict
+from cllm_bench.decoding.exactness import Comparison, verdict
 from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.pass_timing import TURN, TURNS
 from cllm_bench.machine.interference import Lap, MachineWatch
-from cllm_bench.measurement.executor import Answer, Answering
-from cllm_bench.measurement.method_specs import Cell
+from cllm_bench.measurement.executor import Answer, Executor
+from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.perplexity import Texts
 from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan
-from cllm_bench.measurement.prompts import Asked, Questions
+from cllm_bench.measurement.prompts import Prompt, Prompts
 from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.pass_times import PassTime, missing_shapes
@@ -31,11 +31,11 @@ ROUNDS_TO_A_PAUSE = 20
 class _Talk:
     """What was said between one method and one sample, turn by turn."""
 
-    cell: Cell
-    asked: list[Asked] = field(default_factory=list)
+    spec: MethodSpec
+    asked: list[Prompt] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
-    verdicts: list[Verdict | None] = field(default_factory=list)
+    verdicts: list[Comparison | None] = field(default_factory=list)
 
 
 class Runner:
@@ -56,12 +56,12 @@ class Runner:
         listen("loading the weights", 0, 1)
         self._clock = device_clock(plan.family.runtime.device)
         self._watch = MachineWatch(plan.family.runtime.device)
-        self._answering = Answering(plan, self._clock)
+        self._executor = Executor(plan, self._clock)
         self._texts = Texts(plan)
-        self._questions = Questions(plan)
+        self._prompts = Prompts(plan)
         for each in plan.tasks:
-            self._questions.longest(each)  # a prompt that cannot be made is told before the folder
-        extra = self._answering.extra_parameters()
+            self._prompts.longest(each)  # a prompt that cannot be made is told before the folder
+        extra = self._executor.extra_parameters()
         self.folder = ResultFolder.open(output, plan.manifest(extra))
         self._stored = {row.key: row for row in self.folder.rows}
 
@@ -76,18 +76,18 @@ class Runner:
             self.folder.append_perplexity(measured)
         rounds = list(self._plan.rounds())
         longest = {
-            task.label: self._questions.asked(task, self._questions.longest(task))
+            task.label: self._prompts.prompt(task, self._prompts.longest(task))
             for task in self._plan.tasks
         }
         pause = 0  # the round of the last one
         for done, round_ in enumerate(rounds):
-            missing = [cell for cell in round_.cells if not self._is_stored(round_, cell)]
+            missing = [spec for spec in round_.specs if not self._is_stored(round_, spec)]
             if not missing:
                 continue
             task = round_.plan
-            if not self._answering.is_warm(task.label):
+            if not self._executor.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
-            anew = self._answering.prepare(task.label, longest[task.label])
+            anew = self._executor.prepare(task.label, longest[task.label])
             if anew and round_.repeat > 0 and done >= pause + ROUNDS_TO_A_PAUSE:
                 # By now every question has been asked once, and all shapes of passes are known.
                 self._time_passes(task, PAUSE_TURNS, again=True)
@@ -132,17 +132,17 @@ class Runner:
                 PassTime(plan.label, str(shape), context, seconds, passes, self.folder.attempt)
             )
 
-    def _key(self, round_: Round, turn: int, cell: Cell, repeat: int | None = None) -> str:
+    def _key(self, round_: Round, turn: int, spec: MethodSpec, repeat: int | None = None) -> str:
         repeat = round_.repeat if repeat is None else repeat
-        return self._plan.key(round_.plan, round_.sample, turn, cell, repeat)
+        return self._plan.key(round_.plan, round_.sample, turn, spec, repeat)
 
-    def _is_stored(self, round_: Round, cell: Cell) -> bool:
+    def _is_stored(self, round_: Round, spec: MethodSpec) -> bool:
         turns = range(round_.plan.turns(round_.sample))
-        return all(self._key(round_, turn, cell) in self._stored for turn in turns)
+        return all(self._key(round_, turn, spec) in self._stored for turn in turns)
 
-    def _round(self, round_: Round, missing: Sequence[Cell]) -> list[Row]:
+    def _round(self, round_: Round, missing: Sequence[MethodSpec]) -> list[Row]:
         """Let the methods answer one after the other, turn by turn; compare, then grade."""
-        talks = {cell.label: _Talk(cell) for cell in missing}
+        talks = {spec.label: _Talk(spec) for spec in missing}
         self._watch.lap()
         for turn in range(round_.plan.turns(round_.sample)):
             for talk in talks.values():
@@ -157,12 +157,12 @@ class Runner:
         if talk.answers and talk.answers[-1].generation is None:
             talk.answers.append(Answer(None, "an earlier turn failed"))
             return
-        asked = self._questions.asked(round_.plan, round_.sample, talk.replies)
-        answer = self._answering.ask(talk.cell, asked)
+        asked = self._prompts.prompt(round_.plan, round_.sample, talk.replies)
+        answer = self._executor.ask(talk.spec, asked)
         talk.asked.append(asked)
         talk.answers.append(answer)
         if answer.generation is not None:
-            talk.replies.append(self._questions.reply(round_.plan, answer.generation.token_ids))
+            talk.replies.append(self._prompts.reply(round_.plan, answer.generation.token_ids))
 
     def _rows(self, round_: Round, talk: _Talk, lap: Lap) -> list[Row]:
         score, score_error = self._score(round_, talk)
@@ -188,17 +188,17 @@ class Runner:
         score: float | None,
         score_error: str | None,
     ) -> Row:
-        cell, answer, compared = talk.cell, talk.answers[turn], talk.verdicts[turn]
+        spec, answer, compared = talk.spec, talk.answers[turn], talk.verdicts[turn]
         generation = answer.generation
         tokens = generation.token_ids if generation else ()
         return Row(
-            key=self._key(round_, turn, cell),
+            key=self._key(round_, turn, spec),
             task=round_.plan.label,
             sample=round_.plan.turn_id(round_.sample, turn),
-            method=cell.label,
-            checkpoint=cell.checkpoint,
+            method=spec.label,
+            checkpoint=spec.checkpoint,
             repeat=round_.repeat,
-            order=round_.cells.index(cell),
+            order=round_.specs.index(spec),
             attempt=self.folder.attempt,
             prompt_tokens=len(talk.asked[turn].prompt_ids) if turn < len(talk.asked) else 0,
             token_ids=tokens,
@@ -223,17 +223,17 @@ class Runner:
 
     def _verdict(
         self, round_: Round, turn: int, talk: _Talk, talks: Mapping[str, _Talk]
-    ) -> Verdict | None:
+    ) -> Comparison | None:
         """Compare with the baseline on the same checkpoint; the baseline with its first repeat.
 
         Where an earlier turn came out otherwise, the two were asked different things.
         """
-        cell, generation = talk.cell, talk.answers[turn].generation
+        spec, generation = talk.spec, talk.answers[turn].generation
         sampled = self._plan.sampling.temperature > 0
-        if generation is None or (sampled and cell.exactness != "exact"):
+        if generation is None or (sampled and spec.exactness != "exact"):
             return None  # another draw from the same distribution is no worse for being another
-        own = next(each for each in self._plan.cells if each.label == cell.baseline)
-        repeat = 0 if cell is own else round_.repeat
+        own = next(each for each in self._plan.specs if each.label == spec.baseline)
+        repeat = 0 if spec is own else round_.repeat
         keys = [self._key(round_, each, own, repeat) for each in range(turn + 1)]
         if keys[-1] in self._stored:
             rows = [self._stored[key] for key in keys]
@@ -252,7 +252,7 @@ class Runner:
             expected,
             asked.prompt_ids,
             asked.sampling,
-            lambda: family.session(cell.checkpoint),
+            lambda: family.session(spec.checkpoint),
         )
 
     def _score(self, round_: Round, talk: _Talk) -> tuple[float | None, str | None]:

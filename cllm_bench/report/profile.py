@@ -59,7 +59,7 @@ class Profile:
         return None if self.copy_bandwidth is None else moved / single / self.copy_bandwidth
 
 
-def markdown(profile: Profile, manifest: Mapping[str, Any]) -> str:
+def profile_report(profile: Profile, manifest: Mapping[str, Any]) -> str:
     """Return the report."""
     parts = [
         f"# Passes of {profile.model} ({profile.role})",

@@ -12,7 +12,7 @@ from cllm_bench.report.notes import LEGEND, conditions, notes, subtitle
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Grid", "Run", "markdown", "markdown_table", "rich_table"]
+__all__ = ["Grid", "Run", "comparison_table", "markdown_table", "rich_table"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Section:
     notes: list[str]
 
 
-def markdown(runs: Sequence[Run]) -> str:
+def comparison_table(runs: Sequence[Run]) -> str:
     """Return the tables of one run or several as Markdown, readable as plain text too.
 
     Args:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from cllm_bench.report.summary import summarise_folder
-from cllm_bench.report.tables import markdown
+from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import JudgeId
 
@@ -20,5 +20,5 @@ def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[di
     """
     summaries = summarise_folder(folder, judge)
     folder.write_text("summary.json", json.dumps(summaries, indent=2) + "\n")
-    folder.write_text("table.md", markdown([(folder.manifest, summaries)]))
+    folder.write_text("table.md", comparison_table([(folder.manifest, summaries)]))
     return summaries

@@ -6,7 +6,6 @@ the next attempt moves aside; whatever was whole is kept and never measured agai
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import weakref
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from cllm_bench.core.files import append, reading, temporary_of, write_atomically, writing
+from cllm_bench.core.files import append, lock, reading, temporary_of, write_atomically, writing
 from cllm_bench.core.resume import difference
 from cllm_bench.errors import UserError
 from cllm_bench.results.judgements import Judgement, parse_judgement
@@ -85,9 +84,9 @@ class ResultFolder:
             if path.is_dir() and not (path / MANIFEST).exists():
                 _refuse_foreign(path)
             path.mkdir(parents=True, exist_ok=True)
-            lock, note = _lock(path)
+            descriptor, note = _lock(path)
         folder = cls(path, own)
-        folder._release = weakref.finalize(folder, os.close, lock)
+        folder._release = weakref.finalize(folder, os.close, descriptor)
         try:
             folder.warnings += note
             folder._start(own)
@@ -118,8 +117,8 @@ class ResultFolder:
         """
         folder = cls(path, _stored_manifest(path))
         with writing(path):
-            lock, note = _lock(path)
-        folder._release = weakref.finalize(folder, os.close, lock)
+            descriptor, note = _lock(path)
+        folder._release = weakref.finalize(folder, os.close, descriptor)
         try:
             folder.warnings += note
             folder._load(repair=True)
@@ -286,19 +285,10 @@ def _whole_length(data: bytes) -> int:
 
 
 def _lock(path: Path) -> tuple[int, list[str]]:
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"'{path}' is in use by another run; wait for it, or pick another --output"
-        ) from None
-    except OSError as error:  # some network file systems have no locks
-        return descriptor, [
-            f"'{path}' cannot be locked ({error.strerror}); start no second run on it"
-        ]
-    return descriptor, []
+    busy = f"'{path}' is in use by another run; wait for it, or pick another --output"
+    held, trouble = lock(path / LOCK, busy)
+    note = f"'{path}' cannot be locked ({trouble}); start no second run on it"
+    return held, [] if trouble is None else [note]
 
 
 def _refuse_foreign(path: Path) -> None:

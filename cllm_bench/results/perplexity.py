@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cllm_bench.decoding.perplexity import token_perplexity, word_perplexity
 
 
-class Part(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of the text as long as a window: what intervals draw."""
 
     tokens: int
@@ -58,7 +58,7 @@ class Perplexity:
     words: int
     tokens: int
     nll: float
-    parts: tuple[Part, ...]
+    parts: tuple[Stretch, ...]
     seconds: float
 
     @property
@@ -105,7 +105,7 @@ def parse_perplexity(value: Any) -> Perplexity:
 
 def _parse(name: str, value: Any) -> Any:
     if name == "parts":
-        return tuple(Part(_count(tokens), _finite(nll)) for tokens, nll in value)
+        return tuple(Stretch(_count(tokens), _finite(nll)) for tokens, nll in value)
     if name in _TEXTS:
         if not isinstance(value, str):
             raise TypeError

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-Finish = Literal["stop", "length", "failed"]
-Verdict = Literal["exact", "tie", "mismatch"]
+from cllm_bench.decoding.exactness import Verdict
+from cllm_bench.errors import StopReason
+
+Finish = StopReason | Literal["failed"]
 
 
 @dataclass(frozen=True, slots=True)

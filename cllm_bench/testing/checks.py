@@ -17,7 +17,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.testing.outcome import Failed, Skipped
 from cllm_bench.testing.subject import LIMIT, Subject
 from cllm_bench.testing.tiny_models import SHORT, VARIED
-from cllm_bench.testing.trace import Case, Pass, compare, displaced, reply, trace
+from cllm_bench.testing.trace import Case, TracedPass, compare, displaced, reply, trace
 
 LONG = {name: VARIED[name] for name in ("Llama", "GPT-2")}
 LONG_LIMIT = 160
@@ -45,7 +45,7 @@ def check_steps(subject: Subject) -> str:
     return "tokens per pass: " + ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items())
 
 
-def _check_forwards(case: Case, passes: list[Pass]) -> None:
+def _check_forwards(case: Case, passes: list[TracedPass]) -> None:
     if not any(each.forwards for each in passes):
         return  # weights that are not the family's: they cannot be watched
     for number, each in enumerate(passes):
@@ -136,7 +136,7 @@ def check_fresh_start(subject: Subject) -> str:
     return ""
 
 
-def _same_passes(case: Case, first: list[Pass], again: list[Pass], which: str) -> None:
+def _same_passes(case: Case, first: list[TracedPass], again: list[TracedPass], which: str) -> None:
     for number, (one, other) in enumerate(zip(first, again, strict=False)):
         if one[:2] != other[:2]:
             what = "tokens" if reply(first)[: case.limit] != reply(again)[: case.limit] else "steps"
@@ -180,7 +180,7 @@ def check_last_position(subject: Subject) -> str:
     return ""
 
 
-def _reach_the_end(decoder: Any, case: Case) -> list[Pass]:
+def _reach_the_end(decoder: Any, case: Case) -> list[TracedPass]:
     try:
         return trace(decoder, case)
     except (UserError, IndexError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
 from cllm_bench.testing.outcome import Skipped
 from cllm_bench.testing.tiny_models import VARIED, RoleBuilder, Shape, tiny_family
-from cllm_bench.testing.trace import Case, Pass, trace
+from cllm_bench.testing.trace import Case, TracedPass, trace
 
 LIMIT = 32  # tokens of a reply
 
@@ -111,7 +111,7 @@ class Subject:
         return found
 
     @cached_property
-    def greedy(self) -> list[tuple[Case, list[Pass]]]:
+    def greedy(self) -> list[tuple[Case, list[TracedPass]]]:
         """What the method does on every family, one decoder for all prompts of a family."""
         found = []
         for family, decoder in self.bound(VARIED):

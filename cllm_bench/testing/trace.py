@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Bind = Callable[[], Decoder | LibraryDecoder]
 
 
-class Pass(NamedTuple):
+class TracedPass(NamedTuple):
     """A step, and what the verifying model was asked for meanwhile.
 
     Attributes:
@@ -76,19 +76,19 @@ def _plain(
     return tuple(ids[len(prompt) :])
 
 
-def trace(decoder: Decoder | LibraryDecoder, case: Case) -> list[Pass]:
+def trace(decoder: Decoder | LibraryDecoder, case: Case) -> list[TracedPass]:
     """Decode up to the limit or past it, and note every step.
 
     Raises:
         Failed: A step is malformed, or the steps end.
     """
-    passes: list[Pass] = []
+    passes: list[TracedPass] = []
     with _watched(case.family.model(case.role)) as positions:
 
         def settle(step: Step) -> None:
             _refuse(step, f"{case}: step {len(passes)}")
             first = positions[-1] if positions else None
-            passes.append(Pass(step.tokens, step.drafted, len(positions), first))
+            passes.append(TracedPass(step.tokens, step.drafted, len(positions), first))
             positions.clear()
 
         prompt_ids = torch.tensor(case.prompt)
@@ -108,7 +108,7 @@ def trace(decoder: Decoder | LibraryDecoder, case: Case) -> list[Pass]:
     return passes
 
 
-def reply(passes: Sequence[Pass]) -> list[int]:
+def reply(passes: Sequence[TracedPass]) -> list[int]:
     """Return all settled tokens."""
     return [token for each in passes for token in each.tokens]
 
@@ -146,7 +146,7 @@ def _watched(model: PreTrainedModel) -> Iterator[list[int | None]]:
         hook.remove()
 
 
-def compare(passes: Sequence[Pass], case: Case, bind: Bind) -> None:
+def compare(passes: Sequence[TracedPass], case: Case, bind: Bind) -> None:
     """Compare a reply with the plain one.
 
     Args:
@@ -181,7 +181,7 @@ def _difference(tokens: Sequence[int], case: Case) -> int | None:
     return found.first_difference if found.kind == "mismatch" else None
 
 
-def _hint(passes: Sequence[Pass], step: int, offset: int, case: Case, bind: Bind) -> str:
+def _hint(passes: Sequence[TracedPass], step: int, offset: int, case: Case, bind: Bind) -> str:
     """Say where to look."""
     again = reply(trace(bind(), case))[: case.limit]
     if _difference(again, case) is None:
@@ -210,7 +210,7 @@ def _hint(passes: Sequence[Pass], step: int, offset: int, case: Case, bind: Bind
     )
 
 
-def displaced(passes: Sequence[Pass], case: Case) -> str | None:
+def displaced(passes: Sequence[TracedPass], case: Case) -> str | None:
     """Say at which step a pass began elsewhere than at the newest settled token, if any did."""
     newest = len(case.prompt) - 1
     for index, each in enumerate(passes):

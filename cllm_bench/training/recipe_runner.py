@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cllm_bench.contracts import Recipe, Stage, TrainingJob
-from cllm_bench.core.files import write_atomically, writing
+from cllm_bench.core.files import lock, write_atomically, writing
 from cllm_bench.core.resume import difference
 from cllm_bench.core.settings import as_dict
 from cllm_bench.engine.family import FILE, ModelFamily, read_family
@@ -139,16 +138,10 @@ def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob, announce: An
 
 
 def _lock(output: Path, announce: Announce) -> int:
-    held = os.open(output / "training" / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        raise UserError(
-            f"'{output}' is in use by another training; wait for it, or pick another --output"
-        ) from None
-    except OSError as error:  # some network file systems have no locks
-        announce(f"'{output}' cannot be locked ({error.strerror}); start no second training in it")
+    busy = f"'{output}' is in use by another training; wait for it, or pick another --output"
+    held, trouble = lock(output / "training" / LOCK, busy)
+    if trouble is not None:
+        announce(f"'{output}' cannot be locked ({trouble}); start no second training in it")
     return held
 
 

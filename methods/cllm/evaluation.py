@@ -12,7 +12,7 @@ from cllm_bench.engine.clock import Clock
 from cllm_bench.errors import UserError
 
 from ..jacobi.method import Jacobi, JacobiDecoder
-from ..trajectories.target_answers import Asked
+from ..trajectories.target_answers import TaskQuestion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ class Watch:
 
     def __init__(
         self,
-        questions: Sequence[Asked],
+        questions: Sequence[TaskQuestion],
         tokenizer: PreTrainedTokenizerBase,
         stop_ids: frozenset[int],
         settings: Jacobi,
@@ -94,7 +94,7 @@ class Watch:
                 figures |= {f"{name}/{label}": value for name, value in _figures(found).items()}
         return figures
 
-    def _reply(self, decoder: JacobiDecoder, asked: Asked, positions: int) -> _Reply:
+    def _reply(self, decoder: JacobiDecoder, asked: TaskQuestion, positions: int) -> _Reply:
         import torch
 
         from cllm_bench.decoding.loop import generate
@@ -133,7 +133,7 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
     }
 
 
-def _ar_loss(model: PreTrainedModel, questions: Sequence[Asked]) -> float:
+def _ar_loss(model: PreTrainedModel, questions: Sequence[TaskQuestion]) -> float:
     """Return the mean cross-entropy of the answers in hand, in nats a token."""
     from ..recipes.examples import collate
     from ..recipes.losses import answer_loss

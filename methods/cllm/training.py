@@ -17,7 +17,7 @@ from ..jacobi.method import Jacobi, JacobiDecoder
 from ..recipes.examples import Answers
 from ..recipes.export import leave_checkpoint, parent_of
 from ..trajectories.collect import CollectionSettings, Record, decoder_for
-from ..trajectories.target_answers import Asked, TargetAnswers, as_it_runs, examples_of
+from ..trajectories.target_answers import TargetAnswers, TaskQuestion, as_it_runs, examples_of
 from .batches import Answer, answers_of, cllm_loss, make_batch
 from .evaluation import Watch, collapsed
 
@@ -43,8 +43,8 @@ class CllmTraining:
 
     recipe: CllmRecipe
     job: TrainingJob
-    held_out: Sequence[Asked]
-    questions: Sequence[Asked]
+    held_out: Sequence[TaskQuestion]
+    questions: Sequence[TaskQuestion]
 
     def collecting(self, round_: int) -> Callable[[Path], None]:
         """Return the stage that collects for a round, counted from 0."""

@@ -75,7 +75,7 @@ class Rows(NamedTuple):
     guesses: list[Ngram]
 
 
-class Pass(NamedTuple):
+class WindowPass(NamedTuple):
     """What one pass did.
 
     Attributes:
@@ -148,7 +148,7 @@ class LookaheadDecoder:
 
     settings: Lookahead
     session: Session
-    passes: list[Pass] = field(default_factory=list)
+    passes: list[WindowPass] = field(default_factory=list)
     _layouts: dict[tuple[int, int, int], Layout] = field(default_factory=dict)
     _kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
@@ -175,7 +175,7 @@ class LookaheadDecoder:
             chosen = choose(logits, place, where.depth).tolist()
             first, settled = longest(rows, chosen)
             self._keep(first, len(settled) - 1)
-            passes.append(Pass(len(ids), len(rows.guesses), len(settled) - 1))
+            passes.append(WindowPass(len(ids), len(rows.guesses), len(settled) - 1))
             yield Step(tuple(settled), drafted=len(ids) - len(rows.window))
             branches.advance(chosen[: len(rows.window)])
             place += len(settled)

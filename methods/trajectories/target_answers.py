@@ -31,7 +31,7 @@ CLEANING = "cleaning.json"
 RECORDED_BLOCK = 16  # of records that hold fixed points only; nothing depends on it
 
 
-class Asked(NamedTuple):
+class TaskQuestion(NamedTuple):
     """A question of a task, and the data set's own answer to it as ids: the end alone for none."""
 
     label: str  # of the task
@@ -66,7 +66,7 @@ class Choice(Protocol):
 
 def split_questions(
     recipe: Choice, job: TrainingJob, *, references: bool = False
-) -> tuple[list[Asked], list[Asked]]:
+) -> tuple[list[TaskQuestion], list[TaskQuestion]]:
     """Return the questions to watch, and those to learn from, of all tasks in a seeded order.
 
     Args:
@@ -84,13 +84,13 @@ def split_questions(
             f"{recipe.role}: {count} training questions are too few, for held_out="
             f"{recipe.held_out} of them are not trained on; give more, or lower it"
         )
-    found: list[Asked] = []
+    found: list[TaskQuestion] = []
     for label, (task, samples) in job.tasks.items():
         if not samples.samples:
             continue
         examples = encode(samples.samples, job.family.tokenizer)
         pairs = zip(samples.samples, examples, strict=True)
-        found += [Asked(label, task, sample, example) for sample, example in pairs]
+        found += [TaskQuestion(label, task, sample, example) for sample, example in pairs]
     random.Random(recipe.seed).shuffle(found)
     held_out, rest = found[: recipe.held_out], found[recipe.held_out :]
     if recipe.questions > len(rest):
@@ -140,8 +140,8 @@ class TargetAnswers:
 
     job: TrainingJob
     work: Path
-    questions: Sequence[Asked]
-    held_out: Sequence[Asked] = ()
+    questions: Sequence[TaskQuestion]
+    held_out: Sequence[TaskQuestion] = ()
 
     @cached_property
     def asked(self) -> Mapping[str, list[Question]]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cllm_bench.contracts import Split
 from cllm_bench.core.files import reading_hub
-from cllm_bench.data.json_lines import Entry, read_json_lines
+from cllm_bench.data.json_lines import JsonLine, read_json_lines
 from cllm_bench.errors import UserError
 
 from .extraction import strict_number
@@ -58,12 +58,12 @@ def read_hub(split: Split) -> tuple[ProblemText, ...]:
     with reading_hub(HUB, REMEDY):
         rows = load_dataset(HUB, CONFIG, split=split)
     return tuple(
-        _problem(Entry(Path(f"hub:{HUB}"), index + 1, row), f"{split}-{index:04d}")
+        _problem(JsonLine(Path(f"hub:{HUB}"), index + 1, row), f"{split}-{index:04d}")
         for index, row in enumerate(rows)
     )
 
 
-def _problem(entry: Entry, name: str) -> ProblemText:
+def _problem(entry: JsonLine, name: str) -> ProblemText:
     question, answer = entry.text("question").strip(), entry.text("answer").strip()
     if strict_number(answer) is None:
         raise entry.damaged("the answer has no number after '#### '")

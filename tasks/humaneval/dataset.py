@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cllm_bench.core.files import reading
-from cllm_bench.data.json_lines import Entry, damaged
+from cllm_bench.data.json_lines import JsonLine, damaged
 from cllm_bench.errors import UserError
 
 NAME = "HumanEval.jsonl"
@@ -86,7 +86,7 @@ def _read(path: Path) -> tuple[Problem, ...]:
     return tuple(problems)
 
 
-def _problem(entry: Entry) -> Problem:
+def _problem(entry: JsonLine) -> Problem:
     prompt, name = entry.text("prompt"), entry.text("entry_point")
     tests = entry.text("test")
     if "def check(" not in tests:
@@ -101,7 +101,7 @@ def _problem(entry: Entry) -> Problem:
     )
 
 
-def _docstring(entry: Entry, prompt: str, name: str) -> str:
+def _docstring(entry: JsonLine, prompt: str, name: str) -> str:
     try:
         statements = ast.parse(prompt).body
     except (SyntaxError, ValueError, RecursionError) as error:
@@ -113,7 +113,7 @@ def _docstring(entry: Entry, prompt: str, name: str) -> str:
     raise entry.damaged(f"field 'prompt' defines no function '{name}', which entry_point names")
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path) -> Iterator[JsonLine]:
     with reading(path):
         data = path.read_bytes()
     try:
@@ -130,4 +130,4 @@ def _entries(path: Path) -> Iterator[Entry]:
             raise damaged(path, number, f"no JSON: {error}") from None
         if not isinstance(fields, dict):
             raise damaged(path, number, "no JSON object")
-        yield Entry(path, number, fields)
+        yield JsonLine(path, number, fields)

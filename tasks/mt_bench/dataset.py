@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cllm_bench.data.json_lines import Entry, read_json_lines
+from cllm_bench.data.json_lines import JsonLine, read_json_lines
 from cllm_bench.errors import UserError
 
 from .judge_prompts import BOTH_TURNS, ONE_TURN, REFERENCE, JudgeTemplate, Templates
@@ -78,7 +78,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _question(
-    entry: Entry,
+    entry: JsonLine,
     references: Mapping[str, tuple[str, ...]],
     templates: Mapping[bool, Templates],
 ) -> QuestionText:
@@ -96,7 +96,7 @@ def _references(path: Path) -> dict[str, tuple[str, ...]]:
     return {_id(entry): _answers(entry) for entry in read_json_lines(path)}
 
 
-def _answers(entry: Entry) -> tuple[str, ...]:
+def _answers(entry: JsonLine) -> tuple[str, ...]:
     try:
         turns = entry.fields["choices"][0]["turns"]
     except (KeyError, IndexError, TypeError):
@@ -110,7 +110,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _id(entry: Entry) -> str:
+def _id(entry: JsonLine) -> str:
     value = entry.fields.get("question_id")
     if not isinstance(value, int | str) or isinstance(value, bool):
         raise entry.damaged("no field 'question_id' with a number")
@@ -141,7 +141,7 @@ def _templates(path: Path) -> dict[bool, Templates]:
     }
 
 
-def _template(entry: Entry, name: str, known: frozenset[str]) -> JudgeTemplate:
+def _template(entry: JsonLine, name: str, known: frozenset[str]) -> JudgeTemplate:
     if entry.fields.get("output_format") != "[[rating]]":
         raise entry.damaged(f"the output_format of '{name}' is not [[rating]]")
     found = JudgeTemplate(name, entry.text("system_prompt"), entry.text("prompt_template"))
