@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cllm_bench.ablation.variants import Variant
+from cllm_bench.api.options import AblateOptions
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label
@@ -15,27 +16,6 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import TaskPlan
-
-
-@dataclass(frozen=True)
-class AblateOptions:
-    """The options of `ablate`, as given."""
-
-    recipe: str
-    vary: tuple[str, ...]
-    grid: bool
-    method: str | None
-    tasks: tuple[str, ...]
-    model: str
-    roles: tuple[str, ...]
-    data: tuple[str, ...]
-    limit: int | None
-    repeats: int
-    output: Path
-    device: str
-    threads: int
-    unsafe: bool
-    plugins: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,7 @@ class Ablation:
 
     def folder(self, variant: Variant) -> Path:
         """Return the family directory that a variant's training leaves."""
-        return self.options.output / "variants" / variant.label
+        return Path(self.options.output) / "variants" / variant.label
 
     def spec(self, variant: Variant) -> str:
         """Return the label of the method that decodes with a variant's checkpoint."""

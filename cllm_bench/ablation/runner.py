@@ -95,7 +95,7 @@ def evaluate(
     plan = RunPlan(
         family, specs, ablation.tests, options.repeats, SEED, Sampling(), ablation.sandbox
     )
-    runner = Runner(plan, options.output / "run", progress)
+    runner = Runner(plan, Path(options.output) / "run", progress)
     warn(runner.folder, console)
     with runner.folder:
         runner.run()

@@ -71,6 +71,31 @@ def test_data_frames_equal_the_file(tmp_path):
     assert list(found.summaries["method"]) == ["ar", "jacobi"]
 
 
+def test_a_training_prints_nothing_and_resumes(tmp_path, capfd):
+    recipe = (
+        "target:init=scratch,hidden=16,layers=2,heads=2,feed_forward=24,vocabulary=400,"
+        "learning_rate=0.01,tokens=512,steps=4"
+    )
+    output, heard = tmp_path / "mine", []
+
+    def train(**options):
+        return cllm_bench.train(
+            recipe, output, ["spider:train_questions=400"], threads=1, device="cpu", **options
+        )
+
+    first = train(progress=lambda *what: heard.append(what))
+    stored = (first.checkpoint / "model.safetensors").read_bytes()
+    second = train()
+    assert first == second
+    assert first.folder == output
+    assert (second.checkpoint / "model.safetensors").read_bytes() == stored
+    assert list(first.log["step"])[-1] == 4
+    assert heard
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err == ""
+
+
 def test_a_user_error_is_an_exception(tmp_path):
     with pytest.raises(cllm_bench.UserError, match="did you mean 'jacobi'"):
         cllm_bench.run(methods=["jacoby"], tasks=["spider"], output=tmp_path / "out")

@@ -20,8 +20,8 @@ HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pandas"
 # Rooms from the top floor to the bottom: one imports only what lies below it.
 FLOORS = [
     {"cli"},
-    {"api"},
     {"ablation"},
+    {"api"},
     {"measurement", "judge"},
     {"report"},
     {"results", "testing"},
