@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Ablation:
 
     def job(self, variant: Variant, listen: Listen) -> TrainingJob:
         """Return a variant's training; models that it loads go with it."""
-        return TrainingJob(replace(self.family), self.material, self.folder(variant), listen)
+        return TrainingJob(self.family.unloaded(), self.material, self.folder(variant), listen)
 
     def folder(self, variant: Variant) -> Path:
         """Return the family directory that a variant's training leaves."""

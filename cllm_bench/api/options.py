@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cllm_bench.contracts import Listen
 from cllm_bench.core.options import Option, StrPath, settled
-from cllm_bench.engine.family import DEFAULT
+from cllm_bench.engine.family_file import DEFAULT
 
 Methods = Annotated[
     Sequence[str],

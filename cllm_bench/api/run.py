@@ -19,6 +19,7 @@ from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.family_file import describe_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
@@ -175,12 +176,14 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
     tasks = build_tasks(registry, options.tasks)
     attention = choice("attention", options.attention, Attention)
     # Before torch is loaded, so that a wrong name is told at once.
-    threads = options.threads or find_family(options.model, roles=options.roles).threads
+    threads = options.threads or describe_family(options.model, options.roles).threads
     engine = choice("engine", options.engine, Engine)
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
     family = find_family(options.model, roles=options.roles, runtime=runtime)
     _check_roles(registry, family, specs, options)
-    sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
+    sources = task_sources(
+        registry, list(tasks), options.data, built_in=family.description.built_in
+    )
     plans = tuple(
         plan_task(name, task, sources[name], options.limit, sampling)
         for name, task in tasks.items()

@@ -88,7 +88,7 @@ def carry_out(options: TrainOptions, listen: Listen, tell: Tell) -> TrainResult:
 
     tasks = build_tasks(registry, options.tasks)
     sources = task_sources(
-        registry, list(tasks), options.data, built_in=family.built_in, split="train"
+        registry, list(tasks), options.data, built_in=family.description.built_in, split="train"
     )
     # A recipe may grade what the model writes meanwhile.
     check_sandbox(list(tasks.values()), allowed=options.allow_unsafe_code, tell=tell)

@@ -113,7 +113,7 @@ def _training_questions(
     registry: Registry, tasks: Mapping[str, Task], options: AblateOptions, family: ModelFamily
 ) -> dict[str, tuple[Task, SampleSet]]:
     sources = task_sources(
-        registry, list(tasks), options.data, built_in=family.built_in, split="train"
+        registry, list(tasks), options.data, built_in=family.description.built_in, split="train"
     )
     return {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
 
@@ -121,7 +121,9 @@ def _training_questions(
 def _test_questions(
     registry: Registry, tasks: Mapping[str, Task], options: AblateOptions, family: ModelFamily
 ) -> tuple[TaskPlan, ...]:
-    sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
+    sources = task_sources(
+        registry, list(tasks), options.data, built_in=family.description.built_in
+    )
     return tuple(
         plan_task(name, task, sources[name], options.limit, Sampling())
         for name, task in tasks.items()

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cllm_bench.api.options import ListOptions
 from cllm_bench.core.registry import Door, Registered, Registry
-from cllm_bench.engine.family import BUNDLED, FILE, bundled_families, read_family
+from cllm_bench.engine.family_file import BUNDLED, FILE, bundled_families, read_family
 
 
 def show(options: ListOptions) -> None:

@@ -14,6 +14,7 @@ from cllm_bench.api.options import ProfileOptions
 from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import describe_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
@@ -27,7 +28,7 @@ def profile_command(options: ProfileOptions) -> None:
     Raises:
         UserError: There is no such model or device, or the folder holds something.
     """
-    named = find_family(options.model, roles=options.roles)
+    named = describe_family(options.model, options.roles)
     named.checkpoint(options.checkpoint)  # before torch is loaded: a wrong name is told at once
     default = f"{named.name.replace('/', '--')}-{options.checkpoint}-profile"
     output = Path(options.output or Path("results") / default)

@@ -189,7 +189,7 @@ class _Training:
     @cached_property
     def _family(self) -> ModelFamily:
         family = self.job.family
-        return replace(family, runtime=replace(family.runtime, attention=self.recipe.attention))
+        return family.unloaded(runtime=replace(family.runtime, attention=self.recipe.attention))
 
     def _teacher(self) -> PreTrainedModel:
         """Return the target in the precision of a run: it is not trained."""

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import cllm_bench
-from cllm_bench.engine.family import read_family
+from cllm_bench.engine.family_file import read_family
 
 
 def run(output, **options):

@@ -37,7 +37,14 @@ LIGHT_ROOMS = {"core", "machine", "data", "report", "results", "cli"}
 LIGHT = [
     *("ablation.plan", "ablation.report", "ablation.runner", "ablation.variants", "contracts"),
     *("decoding.exactness", "decoding.loop", "decoding.repetition", "engine.checkpoint"),
-    *("engine.clock", "engine.family", "engine.passes", "engine.runtime", "errors"),
+    *(
+        "engine.clock",
+        "engine.family",
+        "engine.family_file",
+        "engine.passes",
+        "engine.runtime",
+        "errors",
+    ),
     *("measurement.method_specs", "measurement.plan", "training.recipe_runner"),
 ]
 MODULES_A_FOLDER = 20
