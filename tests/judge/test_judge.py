@@ -395,7 +395,7 @@ def test_verdicts_without_a_rating_are_kept_and_asked_again(judge, out):
     assert len(stored) == PROMPTS
     failures = [each for each in stored if each["score"] is None]
     assert [each["text"] for each in failures] == ["I cannot rate this.", "Rating: [[11]]", None]
-    wrong = "no rating from 1 to 10 in what the judge wrote"
+    wrong = "the judge's answer contains no rating from 1 to 10"
     assert [each["error"] for each in failures] == [wrong, wrong, "no text (finish_reason stop)"]
     # Half a conversation is no score.
     assert summary(out)["ar"]["score"] is None
@@ -597,7 +597,7 @@ def test_bad_input(monkeypatch, tmp_path, asked, judge, out, capsys, command):
     counting = [*command, "--method", "ar", "--data", "built-in"]
     for arguments, message in (
         ([*asked, "--judge-url", "http://host/v1"], "--judge-url is given without --judge"),
-        ([*asked, "--judge", "gpt-4"], "without --judge-url is a local checkpoint, and: no model"),
+        ([*asked, "--judge", "gpt-4"], "must be a local checkpoint, but: no model"),
         ([*counting, "--judge", "mini"], "--judge: no task of this run is graded by a judge"),
         (["judge", tmp_path, "--judge", "mini"], "is no result folder"),
         (["judge", out, "--judge", "mini", "--parallel", 0], "--parallel must be at least 1"),
@@ -813,7 +813,7 @@ def test_a_local_judge_judges_a_run(monkeypatch, tmp_path, out, plugin, capsys):
     for each in stored:
         assert each["identity"].startswith("sha256:")
         assert each["score"] is None
-        assert each["error"] == "no rating from 1 to 10 in what the judge wrote"
+        assert each["error"] == "the judge's answer contains no rating from 1 to 10"
         assert each["text"] is not None
         assert each["completion_tokens"] <= 8 < each["prompt_tokens"]
 
@@ -843,8 +843,8 @@ def test_prompts_that_are_too_long_are_failures_of_their_own(monkeypatch, judge,
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (None, "has no chat template: name a chat model"),
-        ("{{ raise_exception('System role not supported') }}", "takes no system prompt (System"),
+        (None, "has no chat template; use a chat model"),
+        ("{{ raise_exception('System role not supported') }}", "support a system prompt (System"),
     ],
 )
 def test_a_local_judge_that_cannot(monkeypatch, tmp_path, out, plugin, capsys, template, message):
