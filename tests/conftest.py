@@ -55,6 +55,16 @@ def tiny(tmp_path_factory):
     return write_family(folder), write_task(folder)
 
 
+@pytest.fixture(scope="session")
+def telling(tmp_path_factory):
+    """A plugin with a task whose text is scored."""
+    from telling import TASK
+
+    file = tmp_path_factory.mktemp("telling") / "telling.py"
+    file.write_text(TASK, encoding="utf-8")
+    return file
+
+
 @pytest.fixture
 def command(tiny):
     """The beginning of a run of the tiny task on the tiny family."""

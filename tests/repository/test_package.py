@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from families import cli
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"cllm_bench": "cllm_bench", "methods": "cllm_bench_methods", "tasks": "cllm_bench_tasks"}
@@ -71,51 +70,6 @@ def _seconds(command):
     subprocess.run(command, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_list_shows_everything_and_what_is_broken(monkeypatch, tmp_path, capsys):
-    (tmp_path / "bad.py").write_text("import no_such_module")
-    monkeypatch.setenv("COLUMNS", "200")
-    assert cli(monkeypatch, "list", "--plugin", tmp_path / "bad.py") == 0
-    shown = capsys.readouterr().out
-    for word in ("jacobi", "block_size=16", "spider", "target", "mini"):
-        assert word in shown
-    assert "broken: bad" in shown
-    assert "No module named 'no_such_module'" in shown
-
-
-def test_help_and_version(monkeypatch, capsys):
-    assert cli(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out.startswith("cllm-bench ")
-    assert cli(monkeypatch, "run", "--help") == 0
-    assert "--method" in capsys.readouterr().out
-
-
-def test_unknown_options_exit_with_2(monkeypatch):
-    assert cli(monkeypatch, "run", "--no-such-option") == 2
-    assert cli(monkeypatch, "nothing") == 2
-
-
-def test_validate_grades_the_built_in_references(monkeypatch, capsys):
-    assert cli(monkeypatch, "validate", "--task", "spider") == 0
-    assert "references graded right: " in capsys.readouterr().out
-
-
-def test_validate_tells_a_broken_grader(monkeypatch, tmp_path, capsys):
-    from families import write_task
-
-    plugin = write_task(tmp_path)
-    plugin.write_text(plugin.read_text().replace("% 2 == 0", "% 2 == 1"))
-    assert cli(monkeypatch, "validate", "--task", "counting", "--plugin", plugin) == 1
-    assert "references graded right: 0 of 8" in capsys.readouterr().out
-
-
-def test_validate_takes_a_task_once(monkeypatch, capsys):
-    """Its settings would be told apart by nothing in what is printed."""
-    assert cli(monkeypatch, "validate", "--task", "gsm8k,gsm8k:extraction=flexible") == 2
-    said = capsys.readouterr()
-    assert said.err == "error: task 'gsm8k' is asked for twice; make it two runs\n"
-    assert said.out == ""
 
 
 def test_the_project_names_no_path_of_a_machine():
