@@ -36,6 +36,14 @@ def prompts():
 
 
 @pytest.fixture(scope="session")
+def greedy(model, prompts):
+    """The library's own greedy replies, of 29 tokens; a shorter reply is the beginning of one."""
+    from greedy_decoding import expected_tokens
+
+    return [expected_tokens(model, prompt, 29) for prompt in prompts]
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of real data sets, where it is at hand."""
     path = Path(

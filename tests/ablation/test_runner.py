@@ -4,6 +4,7 @@ import json
 
 import pytest
 from families import cli, rows, write_coding_task
+from target_trainings import TINY, train
 
 PLUGIN = '''
 import json
@@ -222,11 +223,15 @@ def test_the_sandbox_is_tried_before_anything_is_trained(ablate, monkeypatch, tm
 
 
 def test_the_recipe_target_on_the_built_in_questions(monkeypatch, tmp_path, capsys):
-    out = tmp_path / "out"
+    out, model = tmp_path / "out", tmp_path / "model"
+    assert train(monkeypatch, f"{TINY},steps=2", model) == 0
+    with (model / "family.toml").open("a", encoding="utf-8") as file:
+        file.write("[recipes.target]\nlearning_rate = 2e-3\n")
     arguments = ["target:init=checkpoint,tokens=512,steps=2", "--vary", "learning_rate=2e-3|3e-2"]
     task = "spider:train_questions=300,max_new_tokens=4"
     options = ["--task", task, "--limit", 3, "--repeats", 1, "--threads", 1, "--device", "cpu"]
-    command = ["ablate", *arguments, *options, "--method", "jacobi", "--output", out]
+    options += ["--model", model, "--method", "jacobi", "--output", out]
+    command = ["ablate", *arguments, *options]
     assert cli(monkeypatch, *command) == 0
     base, variant = read(out)  # 2e-3 is the family's own: the base
     assert variant["variant"] == "learning_rate=0.03"

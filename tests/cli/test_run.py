@@ -193,6 +193,7 @@ def test_an_edited_plugin_does_not_go_on_with_old_rows(monkeypatch, tmp_path, ti
     plugin = write_task(tmp_path)
     arguments = ["run", "--model", tiny[0], "--plugin", plugin, "--task", "counting"]
     arguments += ["--data", tmp_path, "--method", "ar", "--output", tmp_path / "out"]
+    arguments += ["--threads", 1, "--no-noise-floor", "--limit", 2, "--repeats", 1]
     assert cli(monkeypatch, *arguments) == 0
     plugin.write_text(plugin.read_text() + "# other\n")
     assert cli(monkeypatch, *arguments) == 2

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import torch
 from families import cli
@@ -68,31 +67,43 @@ def write_spider(folder):
     return folder
 
 
+# A training that saves after 25 steps, makes 17 more and waits to be killed.
+WAITING = """
+import sys
+import cllm_bench.training.trainer as trainer
+
+real = trainer.Optimiser._one_step
+
+def one_step(self, *given):
+    if self._step == 42:
+        print("waiting", flush=True)
+        sys.stdin.read()
+    figures, _ = real(self, *given)
+    return figures, self._step == 24
+
+trainer.Optimiser._one_step = one_step
+from cllm_bench.cli.app import main
+
+main()
+"""
+
+
 def test_killed_and_repeated_it_ends_with_the_same_weights(monkeypatch, tmp_path):
-    recipe = f"{TINY},steps=400"
+    recipe = f"{TINY},steps=60"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(monkeypatch, recipe, whole) == 0
-    code = (
-        "import cllm_bench.training.trainer as o\n"
-        "real = o.OptimiserSettings.__init__\n"
-        "def often(self, *a, **k):\n    real(self, *a, **k | {'save_every': 0.2})\n"
-        "o.OptimiserSettings.__init__ = often\n"
-        "from cllm_bench.cli.app import main\nmain()\n"
-    )
     arguments = ["train", recipe, "--task", TASK, "--output", str(killed), "--threads", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments, "--device", "cpu"],
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", WAITING, *arguments, "--device", "cpu"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
+    with process:
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(signal.SIGKILL)
     checkpoint = killed / "training" / "target" / "fit" / "checkpoint.pt"
-    deadline = time.monotonic() + 90
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    step = torch.load(checkpoint, weights_only=True)["step"]
-    assert 0 < step < 400
+    assert torch.load(checkpoint, weights_only=True)["step"] == 25
     assert train(monkeypatch, recipe, killed) == 0
     expected = weights(whole)
     assert all(torch.equal(value, expected[name]) for name, value in weights(killed).items())

@@ -263,7 +263,7 @@ def test_two_ranks_leave_what_one_leaves(llama, questions, collected, tmp_path):
     assert read_records(tmp_path) == collected[1]
 
 
-HELPERS = str(Path(__file__).parents[1] / "helpers")
+HELPERS = str(Path(__file__).parents[2] / "helpers")
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
