@@ -29,7 +29,7 @@ def expected(greedy):
 def test_jacobi(model, prompts, expected, size, refill, guess):
     decoder = jacobi(model, size, refill, guess)
     case = JACOBI.index((size, refill, guess))
-    for prompt, tokens in share(case + case // 4, 4, prompts, expected):
+    for prompt, tokens in share(case + case // 4, 6, prompts, expected):
         found = decode(decoder, prompt)
         assert found.token_ids == tokens
         assert len(found.accept_lengths) <= LIMIT - 1  # never more passes than autoregressive
@@ -40,8 +40,9 @@ def test_stop_token_inside_a_block(model, prompts, expected, refill):
     """Each prompt stops at a token of its own output, another place in the block each time."""
     decoder = jacobi(model, 8, refill, "prompt")
     plain = AutoregressiveDecoder(Session(model))
-    for index, (prompt, tokens) in enumerate(zip(prompts, expected, strict=True)):
-        stop = tokens[index % 20]
+    start = refill == "sliding"
+    for index, (prompt, tokens) in enumerate(share(start, 2, prompts, expected)):
+        stop = tokens[(2 * index + start) % 20]
         wanted = expected_tokens(model, prompt, stop_id=stop)
         assert wanted[-1] == stop
         for each in (decoder, plain):

@@ -40,6 +40,7 @@ def test_from_scratch_to_a_family_that_runs(monkeypatch, tmp_path):
     mini = find_family("mini")  # from which it comes
     assert (family.threads, family.built_in) == (mini.threads, True)
     run = ["run", "--model", out, "--method", "ar", "--task", "spider:max_new_tokens=4"]
+    run += ["--threads", 1, "--no-noise-floor"]
     data = write_spider(tmp_path / "spider")
     assert cli(monkeypatch, *run, "--data", data, "--output", tmp_path / "run") == 0
     assert cli(monkeypatch, *run, "--limit", 1, "--output", tmp_path / "built-in") == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from collections_of import LIMIT, SIZE, decoder_of, settings_of
-from greedy_decoding import decode, expected_tokens
+from greedy_decoding import decode, expected_tokens, share
 from random_models import VOCABULARY, tiny_model
 
 from cllm_bench.errors import UserError
@@ -89,7 +89,7 @@ def check_passes(model, record):
 @pytest.mark.parametrize("size", [2, 5, 8, 16])
 def test_states_are_what_the_model_gives(llama, prompts, size, guess):
     decoder = decoder_of(llama, size, guess=guess)
-    for prompt in prompts[::4]:
+    for (prompt,) in share(size + len(guess), 7, prompts):
         ids = tuple(prompt.tolist())
         found = decode(decoder, prompt)
         records = records_of("q", "t", ids, found, decoder.iterates, size)
