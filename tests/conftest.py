@@ -8,11 +8,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """A run in this process may have set another number, which would slow all tests after it."""
     import torch
 
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_again():
+    """A run in this process may set another number, which would slow all tests after it."""
+    import torch
+
+    yield
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
 

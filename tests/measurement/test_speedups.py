@@ -1,4 +1,17 @@
-"""Speedups against the naive figures of published harnesses, each defect planted."""
+"""Speedups against the naive figures of published harnesses, each defect planted.
+
+Defects that are planted elsewhere:
+
+* no idea of the noise: `test_notes.py::test_a_favoured_place_is_seen`
+* tokens past the end counted: `decoding/test_loop.py::test_tokens_past_the_end_are_no_speed`
+* a fixed neighbour: `test_executor.py::test_a_fixed_neighbour_favours_nobody`
+* one method after the other: `test_plan.py::test_a_machine_that_slows_down_favours_nobody`
+* no wait for the device: `engine/test_clock.py::test_work_that_the_device_has_not_done_counts`
+* "lossless" claimed, not checked: `decoding/test_exactness.py`
+* weak baseline: `test_notes.py::test_a_weak_baseline_is_told`
+* compared only with its own baseline: `report/test_summary.py` (`speedup_vs_own_ar`)
+* turns taken for independent: `report/test_statistics.py`, turns of one conversation
+"""
 
 import statistics
 from dataclasses import replace

@@ -14,9 +14,7 @@ from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench_methods.medusa.heads import read_heads, write_heads
-from cllm_bench_methods.medusa.method import (
-    Medusa,
-)
+from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.medusa.tree import Tree
 
 CPU = Runtime("cpu", "float32", threads=1)

@@ -12,9 +12,7 @@ from cllm_bench.contracts import Sampling
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import AutoregressiveDecoder
-from cllm_bench_methods.medusa.method import (
-    Medusa,
-)
+from cllm_bench_methods.medusa.method import Medusa
 
 CHAIN = "0.0.0.0"
 WIDE = "0;1;2;3;4;5"

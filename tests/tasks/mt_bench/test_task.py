@@ -7,9 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from cllm_bench.contracts import Source
 from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.errors import UserError
-from cllm_bench_tasks.mt_bench.builtin.sample import (
-    conversations,
-)
+from cllm_bench_tasks.mt_bench.builtin.sample import conversations
 from cllm_bench_tasks.mt_bench.task import MtBench, plain_text
 
 
