@@ -15,6 +15,16 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread_again():
+    """A run in this process may set another number, which would slow all tests after it."""
+    import torch
+
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session", params=KINDS)
 def model(request):
     return tiny_model(request.param)
@@ -36,6 +46,14 @@ def prompts():
 
 
 @pytest.fixture(scope="session")
+def greedy(model, prompts):
+    """The library's own greedy replies, of 29 tokens; a shorter reply is the beginning of one."""
+    from greedy_decoding import expected_tokens
+
+    return [expected_tokens(model, prompt, 29) for prompt in prompts]
+
+
+@pytest.fixture(scope="session")
 def real_data():
     """The folder of real data sets, where it is at hand."""
     path = Path(
@@ -53,6 +71,16 @@ def tiny(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tiny")
     return write_family(folder), write_task(folder)
+
+
+@pytest.fixture(scope="session")
+def telling(tmp_path_factory):
+    """A plugin with a task whose text is scored."""
+    from telling import TASK
+
+    file = tmp_path_factory.mktemp("telling") / "telling.py"
+    file.write_text(TASK, encoding="utf-8")
+    return file
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -151,3 +152,35 @@ def test_first_difference():
 )
 def test_repetition(tokens, repetitive):
     assert is_repetitive(tokens) is repetitive
+
+
+def test_a_wrong_token_is_never_taken_for_a_tie():
+    """bfloat16: twin embeddings tie at every step; any other token is a mismatch."""
+    model = tiny_model("llama").to(torch.bfloat16)
+    twins = (7, 8)
+    with torch.no_grad():
+        weight = model.get_output_embeddings().weight
+        weight[twins[0]] *= 4  # so that they are often the likeliest
+        weight[twins[1]] = weight[twins[0]]
+    session = Session(model)
+    generator = random.Random(0)
+    ties = mismatches = 0
+    for seed in range(60):
+        prompt = torch.tensor([generator.randrange(9, 60) for _ in range(1 + seed % 9)])
+        logits = session.prefill(prompt).logits[0].float()
+        best = int(logits.argmax())
+        planted = (best + 1 + generator.randrange(40)) % len(logits)
+
+        def compare(token, expected=best, prompt=prompt):
+            return verdict((token,), (expected,), prompt, Sampling(), lambda: Session(model)).kind
+
+        assert compare(best) == "exact"
+        if best in twins:
+            other = twins[best == twins[0]]
+            assert compare(other) == "tie"
+            ties += 1
+        gap = float(logits[best] - logits[planted])
+        if planted != best and planted not in twins and gap > 0.5:
+            assert compare(planted) == "mismatch"
+            mismatches += 1
+    assert min(ties, mismatches) >= 10

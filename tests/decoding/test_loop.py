@@ -2,11 +2,13 @@ import itertools
 
 import pytest
 import torch
+from synthetic import cell, manifest, row
 
 from cllm_bench.contracts import Sampling, Step
 from cllm_bench.decoding.loop import generate
 from cllm_bench.decoding.stop_strings import StopStrings, cut
 from cllm_bench.engine.clock import Clock
+from cllm_bench.report.summary import summarise
 from cllm_bench_methods.target.from_scratch import train_tokenizer
 
 PROMPT = torch.tensor([1])
@@ -147,3 +149,47 @@ def test_stop_strings_end_with_the_token_that_completes_them(strings):
         if whole:
             assert cut(text, strings) == text[: min(text.find(s) for s in strings if s in text)]
             break
+
+
+def by_method(rows, **changes):
+    used = manifest(cell("ar"), cell("block"), **changes)
+    return {each["method"]: each for each in summarise(used, rows)}
+
+
+def test_tokens_past_the_end_are_no_speed():
+    """Counted from its own log, a block method that runs past the stop token looks twice as fast.
+
+    Both methods take a second a pass, and the reply has nine tokens.
+    """
+
+    def decoder_of(per_pass, log):
+        def decoder(prompt_ids, sampling):
+            reply = [*range(1, 9), 0, *range(50, 90)]
+            yield Step((reply[0],))
+            for start in range(1, len(reply), per_pass):
+                fake.now += 1.0
+                log.append(per_pass)
+                yield Step(tuple(reply[start : start + per_pass]))
+
+        return decoder
+
+    rows, logged = [], {}
+    for name, per_pass in (("ar", 1), ("block", 16)):
+        fake, log = FakeClock(), []
+        found = run(decoder_of(per_pass, log), 40, {0}, fake)
+        logged[name] = sum(log) / found.decode_seconds
+        rows.append(
+            row(
+                name,
+                "q0",
+                tokens=len(found.token_ids),
+                decode_seconds=found.decode_seconds,
+                accept_lengths=found.accept_lengths,
+                drafted=found.drafted,
+            )
+        )
+    assert logged["block"] / logged["ar"] == 16.0  # the naive figure
+    found = by_method(rows)["block"]
+    assert found["speedup"] == pytest.approx(8.0)  # eight tokens in one pass
+    assert found["tokens_per_pass"] == 8.0
+    assert found["mean_accept_length"] == 16.0  # what the method did is told apart

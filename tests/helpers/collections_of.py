@@ -4,9 +4,7 @@ from random_models import VOCABULARY
 
 from cllm_bench.engine.session import Session
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.trajectories.collect import (
-    CollectionSettings,
-)
+from cllm_bench_methods.trajectories.collect import CollectionSettings
 
 SIZE = 8
 

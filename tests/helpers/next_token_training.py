@@ -2,9 +2,7 @@
 
 import torch
 
-from cllm_bench.training.trainer import (
-    LossSum,
-)
+from cllm_bench.training.trainer import LossSum
 
 
 def texts(number):

@@ -6,8 +6,12 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from cllm_bench.contracts import Sample, Source
+from cllm_bench_tasks.spider.task import Spider
 
 DEV = [
     {"db_id": "band", "question": "How many singers?", "query": "SELECT count(*) FROM singer"},
@@ -82,3 +86,11 @@ def make_database(path: Path) -> Path:
         connection.executemany("INSERT INTO singer VALUES (?, ?, ?)", rows)
         connection.commit()
     return path
+
+
+def source(folder: Path, **changes: Any) -> Source:
+    return replace(Source("folder", folder), **changes)
+
+
+def question(folder: Path, index: int, task: Spider | None = None) -> Sample:
+    return (task or Spider()).samples(source(folder)).samples[index]

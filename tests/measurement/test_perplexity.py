@@ -1,114 +1,19 @@
-"""Perplexity: which tokens are scored, that the figure is right, and that it is measured once."""
+"""Perplexity in a run: the right figure, measured once for each checkpoint."""
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-from pathlib import Path
 
 import pytest
 from families import cli, rows, write_checkpoint
 from random_models import tiny_model
-from synthetic import cell, manifest, row
+from telling import TASK
 
 from cllm_bench.contracts import ScoredText, TextTask
-from cllm_bench.decoding.perplexity import Window, token_perplexity, windows, word_perplexity
+from cllm_bench.decoding.perplexity import Window
 from cllm_bench.errors import UserError
 from cllm_bench.measurement import perplexity as perplexity_pass
-from cllm_bench.report import perplexity as report_perplexity
-from cllm_bench.report.summary import summarise
-from cllm_bench.report.tables import comparison_table
-from cllm_bench.results.folder import ResultFolder
-from cllm_bench.results.perplexity import Perplexity, Stretch, parse_perplexity
-
-TASK = '''
-from dataclasses import dataclass
-from typing import ClassVar
-
-from cllm_bench.contracts import Sample, SampleSet, ScoredText
-
-TEXT = " ".join(["three four", "one two\\n", "seven", "eight six five two"][i * i % 7 % 4]
-                for i in range(220))
-
-@dataclass(frozen=True)
-class Telling:
-    """A text without sense."""
-
-    metric: ClassVar[str] = "perplexity"
-    best_score: ClassVar[float] = 0.0
-    folders: ClassVar[tuple[str, ...]] = ("telling",)
-
-    window: int = 64
-    stride: int | None = None
-    remainder: str = "drop"
-    max_new_tokens: int = 6
-
-    @property
-    def stop(self):
-        return ()
-
-    def samples(self, source):
-        found = [Sample(str(i), TEXT[: 20 + i], "") for i in range(3)]
-        return SampleSet(tuple(found), source.kind, "plain-v1", "f" * 64)
-
-    def text(self, source):
-        stride = self.window if self.stride is None else self.stride
-        return ScoredText(TEXT, self.window, stride, self.remainder)
-
-    def score(self, sample, replies):
-        return None
-'''
-
-
-def plan(tokens, window, stride=None, remainder="drop"):
-    text = ScoredText("", window, window if stride is None else stride, remainder)
-    return list(windows(text, tokens))
-
-
-def test_windows_that_do_not_overlap_lose_their_first_token():
-    assert plan(10, 4) == [Window(0, 1, 4), Window(4, 5, 8)]
-    assert plan(10, 4, remainder="score") == [*plan(10, 4), Window(8, 9, 10)]
-    assert plan(9, 4, remainder="score") == plan(9, 4) == plan(8, 4)  # nothing precedes the ninth
-    assert plan(12, 4) == plan(12, 4, remainder="score")
-
-
-def test_windows_that_overlap_score_what_is_new():
-    assert plan(10, 4, 2) == [Window(0, 1, 4), Window(2, 4, 6), Window(4, 6, 8), Window(6, 8, 10)]
-    assert plan(9, 4, 2)[-1] == Window(4, 6, 8)
-    assert plan(9, 4, 2, "score")[-1] == Window(6, 8, 9)
-    assert plan(6, 4, 1) == [Window(0, 1, 4), Window(1, 4, 5), Window(2, 5, 6)]
-
-
-@pytest.mark.parametrize(("window", "stride"), [(2, 1), (5, 3), (7, 7), (7, 1), (8, 5), (30, 4)])
-def test_no_token_is_scored_twice_and_only_those_without_context_are_left(window, stride):
-    for tokens in range(40):
-        found = plan(tokens, window, stride, "score")
-        scored = [place for each in found for place in range(each.first, each.end)]
-        assert len(set(scored)) == len(scored)
-        left = set(range(tokens)) - set(scored)
-        assert left == (
-            set(range(0, tokens, window)) if stride == window else {0} & {*range(tokens)}
-        )
-        assert all(0 < each.end - each.begin <= window for each in found)
-
-
-def test_a_text_shorter_than_a_window():
-    assert plan(3, 4) == plan(1, 4, remainder="score") == plan(0, 4, remainder="score") == []
-    assert plan(3, 4, remainder="score") == [Window(0, 1, 3)]
-
-
-def test_formulas():
-    assert token_perplexity(3 * math.log(7), 3) == pytest.approx(7)
-    assert word_perplexity(3 * math.log(7), 3, 2.0) == pytest.approx(49)
-    assert token_perplexity(1e6, 1) is None
-
-
-@pytest.fixture(scope="module")
-def telling(tmp_path_factory):
-    file = tmp_path_factory.mktemp("telling") / "telling.py"
-    file.write_text(TASK, encoding="utf-8")
-    return file
 
 
 @pytest.fixture
@@ -316,109 +221,12 @@ def test_weights_without_probabilities_are_told(run, monkeypatch, capsys):
     assert "of 'target' cannot be measured: the model gives no finite" in capsys.readouterr().err
 
 
-def test_validate_counts_the_text(telling, monkeypatch, capsys):
-    assert cli(monkeypatch, "validate", "--task", "telling", "--plugin", telling) == 0
-    shown = capsys.readouterr().out
-    assert "telling (built-in): a text of" in shown
-    assert "3 passages to continue" in shown
-
-
-def measured(checkpoint="target", nlls=(200.0,) * 6, **changes):
-    values = {
-        "key": checkpoint,
-        "task": "spider",
-        "checkpoint": checkpoint,
-        "attempt": 0,
-        "window": 100,
-        "stride": 100,
-        "remainder": "drop",
-        "windows": len(nlls),
-        "text_tokens": 620,
-        "words": 310,
-        "tokens": 99 * len(nlls),
-        "nll": sum(nlls),
-        "parts": tuple(Stretch(99, nll) for nll in nlls),
-        "seconds": 1.0,
-    }
-    return Perplexity(**(values | changes))
-
-
-def test_stored_lines_read_back():
-    found = measured()
-    assert parse_perplexity(json.loads(json.dumps(found.to_json()))) == found
-    for key, value in (
-        ("nll", "x"),
-        ("windows", -1),
-        ("parts", [[1]]),
-        ("task", 3),
-        ("words", 1.5),
-    ):
-        with pytest.raises(ValueError, match=f"'{key}' is "):
-            parse_perplexity(json.loads(json.dumps(found.to_json())) | {key: value})
-    with pytest.raises(ValueError, match="not a JSON object"):
-        parse_perplexity([])
-
-
-def test_a_difference_is_paired_by_stretches_of_text():
-    used = manifest(cell("ar"), cell("ar:checkpoint=b", "b"), best_score=0.0)
-    spread = [150.0, 180.0, 200.0, 220.0, 240.0, 260.0]
-    ours, theirs = measured(nlls=spread), measured("b", nlls=[nll + 10 for nll in spread])
-    target, other = summarise(used, [row("ar", "q", score=None)], [ours, theirs])
-    wide = target["score_ci"][1] - target["score_ci"][0]
-    low, high = other["score_difference_ci"]
-    assert other["score_difference"] == pytest.approx(other["score"] - target["score"])
-    assert 0 < low < high
-    assert high - low < wide / 4
-
-
-def test_few_stretches_give_no_interval():
-    (found,) = summarise(manifest(cell("ar")), [], [measured(nlls=[200.0] * 4)])
-    assert found["score"] == pytest.approx(math.exp(200 / 99))
-    assert found["score_ci"] is None
-
-
-def test_a_task_without_a_text_has_no_perplexity():
-    found = summarise(manifest(), [row("ar", "q0")], [measured(task="other")])
-    assert [summary["perplexity"] for summary in found] == [None, None]
-    assert "perplexity" not in comparison_table([(manifest(), found)])
-
-
-def test_failed_continuations_leave_the_score_alone(run, tiny, telling, tmp_path, monkeypatch):
-    from synthetic import failed
-
-    used = manifest(cell("ar"), best_score=0.0)
-    found = summarise(used, [failed("ar", "q0")], [measured()])
-    assert found[0]["score"] == pytest.approx(math.exp(200 / 99))
-    text = comparison_table([(used, found)])
-    assert "ar failed on 1 of 1 questions" in text
-    assert "count as score 0" not in text
-
-
 def test_text_tasks_are_told_apart(telling):
     from cllm_bench.core.registry import Registry
 
     registry = Registry([telling])
     assert isinstance(registry.tasks.get("telling")(), TextTask)
     assert not isinstance(registry.tasks.get("spider")(), TextTask)
-
-
-def test_what_tables_need_loads_no_torch():
-    source = Path(report_perplexity.__file__).read_text(encoding="utf-8")
-    names = {
-        alias.name.partition(".")[0]
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert names == {"numpy"}
-
-
-def test_a_folder_that_is_closed_stores_nothing(tmp_path):
-    with ResultFolder.open(tmp_path / "run", {"configuration": {}}) as folder:
-        folder.append_perplexity(measured())
-    assert ResultFolder.read(tmp_path / "run").perplexities == {"target": measured()}
-    with pytest.raises(RuntimeError, match="not open"):
-        folder.append_perplexity(measured("b"))
 
 
 def test_a_full_device_is_told(monkeypatch):
@@ -436,10 +244,3 @@ def test_a_full_device_is_told(monkeypatch):
         UserError, match=r"of 'target' cannot be measured: CUDA out.*smaller window"
     ):
         texts._scored(wanted, None, torch.zeros(4), Window(0, 1, 4))
-
-
-def test_validate_tells_tasks_that_grade_nothing(monkeypatch, tmp_path, capsys):
-    ungraded = TASK.replace("Telling", "Asking").replace("def text", "def other")
-    (tmp_path / "asking.py").write_text(ungraded, encoding="utf-8")
-    assert cli(monkeypatch, "validate", "--task", "asking", "--plugin", tmp_path / "asking.py") == 0
-    assert "asking (built-in): 3 questions, whose replies are not graded" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from synthetic import manifest, row
+
+from cllm_bench.results.folder import ResultFolder
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -194,8 +198,19 @@ def test_the_sandbox_s_room_imports_nothing():
     assert not imports(ROOT / "cllm_bench" / "sandbox" / "__init__.py")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"]], ids=" ".join)
-def test_light_commands_load_no_torch(arguments):
+def stored_run(folder):
+    """A run's folder, as `table` reads it."""
+    with ResultFolder.open(folder, manifest()) as stored:
+        for method in ("ar", "jacobi"):
+            for sample in range(6):
+                stored.append([row(method, f"q{sample}")])
+    return folder
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["table"]], ids=" ".join)
+def test_light_commands_load_no_torch(arguments, tmp_path):
+    if arguments == ["table"]:
+        arguments = ["table", str(stored_run(tmp_path / "run"))]
     code = (
         "import sys\n"
         f"sys.argv = ['cllm-bench', *{arguments!r}]\n"
@@ -206,7 +221,11 @@ def test_light_commands_load_no_torch(arguments):
         "assert not heavy, heavy\n"
     )
     environment = {**os.environ, "COLUMNS": "200"}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert after.ru_utime - before.ru_utime < 1.5  # of processor time; it takes about 0.2

@@ -1,5 +1,6 @@
 """What is installed is what is in the tree, and the commands start at once."""
 
+import json
 import os
 import resource
 import shutil
@@ -9,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from families import cli
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"cllm_bench": "cllm_bench", "methods": "cllm_bench_methods", "tasks": "cllm_bench_tasks"}
@@ -27,16 +27,22 @@ def tracked():
     return [line for line in listed.stdout.splitlines() if (ROOT / line).exists()]
 
 
-def test_the_wheel_holds_the_tree(tmp_path):
-    # From a copy: what an earlier build left beside the sources would get into the wheel.
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy: what an earlier build left beside the sources would get into it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     for path in (*tracked(), "pyproject.toml", "README.md", "LICENSE"):
         (source / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, source / path)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
     done = subprocess.run([*command, source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (wheel,) = tmp_path.glob("*.whl")
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_tree(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     inside = {name for name in names if ".dist-info/" not in name}
     expected = set()
@@ -50,6 +56,58 @@ def test_the_wheel_holds_the_tree(tmp_path):
     text = zipfile.ZipFile(wheel).read(points).decode()
     for group in ("cllm_bench.methods", "cllm_bench.tasks", "cllm_bench.recipes"):
         assert f"[{group}]" in text
+
+
+INSTALLED = """
+import json
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import cllm_bench
+from cllm_bench.core.registry import Registry
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import BUNDLED, bundled_families
+
+top = Path(cllm_bench.__file__).parents[1]
+families = {name: sorted(find_family(name).roles) for name in bundled_families()}
+weights = {str(f.relative_to(top)): f.stat().st_size for f in BUNDLED.rglob("*.safetensors")}
+registry = Registry()
+print(json.dumps({
+    "top": str(top),
+    "version": version("cllm-bench"),
+    "families": families,
+    "weights": weights,
+    "points": {group: sorted(point.name for point in entry_points(group=f"cllm_bench.{group}"))
+               for group in ("methods", "tasks", "recipes")},
+    "methods": sorted(registry.methods.names()),
+    "tasks": sorted(registry.tasks.names()),
+}))
+"""
+
+
+def test_a_wheel_alone_finds_what_the_tree_finds(wheel, tmp_path):
+    """In an environment where nothing else is installed, not even what it depends on."""
+    empty = tmp_path / "empty"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", empty], check=True)
+    (site,) = empty.glob("lib/python*/site-packages")
+    zipfile.ZipFile(wheel).extractall(site)
+    found = []
+    for python in (empty / "bin" / "python", sys.executable):
+        done = subprocess.run(
+            [python, "-I", "-c", INSTALLED],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    ours, trees = found
+    assert Path(ours.pop("top")) == site
+    assert Path(trees.pop("top")) == ROOT
+    assert ours == trees
+    assert len(ours["families"]) >= 2
+    assert all(size > 10_000 for size in ours["weights"].values())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]], ids=" ".join)
@@ -73,51 +131,6 @@ def _seconds(command):
     subprocess.run(command, capture_output=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def test_list_shows_everything_and_what_is_broken(monkeypatch, tmp_path, capsys):
-    (tmp_path / "bad.py").write_text("import no_such_module")
-    monkeypatch.setenv("COLUMNS", "200")
-    assert cli(monkeypatch, "list", "--plugin", tmp_path / "bad.py") == 0
-    shown = capsys.readouterr().out
-    for word in ("jacobi", "block_size=16", "spider", "target", "mini"):
-        assert word in shown
-    assert "broken: bad" in shown
-    assert "No module named 'no_such_module'" in shown
-
-
-def test_help_and_version(monkeypatch, capsys):
-    assert cli(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out.startswith("cllm-bench ")
-    assert cli(monkeypatch, "run", "--help") == 0
-    assert "--method" in capsys.readouterr().out
-
-
-def test_unknown_options_exit_with_2(monkeypatch):
-    assert cli(monkeypatch, "run", "--no-such-option") == 2
-    assert cli(monkeypatch, "nothing") == 2
-
-
-def test_validate_grades_the_built_in_references(monkeypatch, capsys):
-    assert cli(monkeypatch, "validate", "--task", "spider") == 0
-    assert "references graded right: " in capsys.readouterr().out
-
-
-def test_validate_tells_a_broken_grader(monkeypatch, tmp_path, capsys):
-    from families import write_task
-
-    plugin = write_task(tmp_path)
-    plugin.write_text(plugin.read_text().replace("% 2 == 0", "% 2 == 1"))
-    assert cli(monkeypatch, "validate", "--task", "counting", "--plugin", plugin) == 1
-    assert "references graded right: 0 of 8" in capsys.readouterr().out
-
-
-def test_validate_takes_a_task_once(monkeypatch, capsys):
-    """Its settings would be told apart by nothing in what is printed."""
-    assert cli(monkeypatch, "validate", "--task", "gsm8k,gsm8k:extraction=flexible") == 2
-    said = capsys.readouterr()
-    assert said.err == "error: task 'gsm8k' is asked for twice; make it two runs\n"
-    assert said.out == ""
 
 
 def test_the_project_names_no_path_of_a_machine():

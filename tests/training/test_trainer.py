@@ -291,3 +291,20 @@ def test_the_rate_rises_then_falls_to_its_floor():
     assert rates[:10] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[100] == pytest.approx(0.25)
+
+
+def test_a_child_of_the_model_may_learn_at_a_rate_of_its_own(tmp_path):
+    """The first step of AdamW moves a weight by the learning rate, whatever the gradient."""
+    model = torch.nn.ModuleDict({"slow": torch.nn.Linear(3, 1), "fast": torch.nn.Linear(3, 1)})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = OptimiserSettings(1, 1e-3, weight_decay=0.0)
+    optimiser = Optimiser(model, settings, tmp_path, lambda *_: None, {"fast": 4.0})
+
+    def loss(module, batch):
+        total = module["slow"](batch).sum() - module["fast"](batch).sum()
+        return LossSum(total, 1, {})
+
+    optimiser.fit(lambda _: torch.ones(1, 3), loss)
+    for name, value in model.state_dict().items():
+        moved = {"slow": -1e-3, "fast": 4e-3}[name.partition(".")[0]]
+        torch.testing.assert_close(value - before[name], torch.full_like(value, moved))

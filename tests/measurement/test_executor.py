@@ -1,0 +1,148 @@
+"""The executor: methods are bound again every few rounds, and freed before they are."""
+
+import gc
+import weakref
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cllm_bench.contracts import Sampling, Step
+from cllm_bench.decoding.loop import generate
+from cllm_bench.engine.clock import Clock
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.measurement.executor import Executor
+from cllm_bench.measurement.prompts import Prompt
+from cllm_bench.measurement.turn_orders import balanced_orders
+from cllm_bench_methods.ar import Autoregressive
+
+PROMPT = torch.tensor([1])
+STOP = 0
+
+
+def decode(decoder, limit, clock):
+    return generate(
+        decoder,
+        PROMPT,
+        sampling=Sampling(),
+        max_new_tokens=limit,
+        stop_ids={STOP},
+        clock=clock,
+    )
+
+
+@pytest.mark.parametrize(("engine", "expected"), [("eager", [5, 10]), ("graph", [])])
+def test_methods_are_bound_anew_every_few_rounds(tiny, engine, expected):
+    """What is constant in a session's place in memory must vary within a run."""
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    bound, capturing = [], replace(family.runtime, engine=engine)
+
+    class Method(Autoregressive):
+        def bind(self, _):
+            bound.append(super().bind(family))
+            return bound[-1]
+
+    class Other(Method):
+        def bind(self, _):
+            others.append(len(bound))
+            return super().bind(_)
+
+    others = []
+    cells = [SimpleNamespace(label="ar", method=Method())]
+    cells.append(SimpleNamespace(label="other", method=Other()))
+    used = family.unloaded(runtime=capturing)
+    answering = Executor(SimpleNamespace(specs=cells, family=used), Clock())
+    used.part("heads", 1, lambda: torch.zeros(1))  # of the first binding
+    longest = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    pauses = [number for number in range(13) if answering.prepare("counting", longest)]
+    assert pauses == expected
+    assert len(bound) == 2 * (1 + len(pauses))
+    assert bool(used.parts("heads")) == (engine == "graph")  # else memory would hold both
+    # Freed memory is taken again in order: whoever is bound first must change.
+    assert others == [1, 2, 5][: 1 + len(pauses)]
+    assert len({id(decoder.session) for decoder in bound}) == len(bound)
+    assert answering.ask(cells[0], longest).generation is not None
+    assert not answering.prepare("another task", longest)  # its own warm-up
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny, watched, monkeypatch):
+    """Also what holds itself, as a hook on a model does: memory must never hold both.
+
+    Some kinds of things cannot be watched by a weak reference.
+    """
+    if not watched:
+        monkeypatch.setattr(
+            "cllm_bench.measurement.executor.weakref", SimpleNamespace(ref=lambda _: len(0))
+        )
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    bound, alive = [], []
+
+    class Method(Autoregressive):
+        def bind(self, _):
+            alive.append(sum(each() is not None for each in bound))
+            decoder = super().bind(family)
+            decoder.itself = decoder
+            bound.append(weakref.ref(decoder))
+            return decoder
+
+    cell = SimpleNamespace(label="ar", method=Method())
+    answering = Executor(SimpleNamespace(specs=[cell], family=family), Clock())
+    longest = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    thresholds = gc.get_threshold()
+    gc.set_threshold(0)  # nothing is collected by chance
+    try:
+        assert sum(answering.prepare("counting", longest) for _ in range(8)) == 1
+    finally:
+        gc.set_threshold(*thresholds)
+    assert alive == [0, 0]
+
+
+def test_a_fixed_neighbour_favours_nobody():
+    """In orders that are only rotated each method follows the same one nearly always.
+
+    Here a pass takes a second, and the first one of a reply five more where the pass before it had
+    other weights: the second of two equal methods finds its weights in the caches.
+    """
+
+    class Machine(Clock):
+        now, weights = 0.0, ""
+
+        def seconds(self):
+            return self.now
+
+        def decoder(self, weights):
+            def decode(prompt_ids, sampling):
+                while True:
+                    self.now += 1.0 if weights == self.weights else 6.0
+                    self.weights = weights
+                    yield Step((5,))
+
+            return SimpleNamespace(bind=lambda family: decode)
+
+    machine = Machine()
+    methods = {"ar": "target", "ar A/A": "target", "cllm": "cllm"}
+    cells = [SimpleNamespace(label=m, method=machine.decoder(w)) for m, w in methods.items()]
+    runtime = SimpleNamespace(device="cpu", engine="eager")
+    family = SimpleNamespace(
+        runtime=runtime, stop_ids={STOP}, take_passes=dict, captures=SimpleNamespace(count=0)
+    )
+    answering = Executor(SimpleNamespace(specs=cells, family=family), machine)
+    naive, balanced, ours = (dict.fromkeys(methods, 0.0) for _ in range(3))
+    orders = balanced_orders(len(cells))
+    for number in range(60):
+        turn = number % len(cells)
+        order = [cells[place] for place in orders[number % len(orders)]]
+        for each in order:
+            found = answering.ask(each, Prompt(PROMPT, Sampling(), 9, None)).generation
+            ours[each.label] += found.prefill_seconds + found.decode_seconds
+        for asked, seconds in ((order, balanced), ([*cells[turn:], *cells[:turn]], naive)):
+            for each in asked:
+                found = decode(each.method.bind(family), 9, machine)
+                seconds[each.label] += found.prefill_seconds + found.decode_seconds
+    assert naive["ar"] / naive["ar A/A"] > 1.1
+    assert balanced["ar"] / balanced["ar A/A"] == pytest.approx(1.0, abs=0.05)  # but both too slow
+    assert balanced["ar"] > 1.1 * ours["ar"]
+    assert ours == dict.fromkeys(methods, 60 * 9.0)
