@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from cllm_bench.api.results import load_results as load_results
     from cllm_bench.api.results import table as table
     from cllm_bench.api.run import run as run
+    from cllm_bench.contracts import AnswerBlock as AnswerBlock
+    from cllm_bench.contracts import BlockStates as BlockStates
     from cllm_bench.contracts import ChatTask as ChatTask
     from cllm_bench.contracts import Decoder as Decoder
     from cllm_bench.contracts import Exactness as Exactness
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from cllm_bench.contracts import JudgePrompt as JudgePrompt
     from cllm_bench.contracts import LibraryDecoder as LibraryDecoder
     from cllm_bench.contracts import Method as Method
+    from cllm_bench.contracts import Objective as Objective
     from cllm_bench.contracts import Recipe as Recipe
     from cllm_bench.contracts import Sample as Sample
     from cllm_bench.contracts import SampleSet as SampleSet
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from cllm_bench.contracts import ScoredText as ScoredText
     from cllm_bench.contracts import Source as Source
     from cllm_bench.contracts import Stage as Stage
+    from cllm_bench.contracts import StateBatch as StateBatch
+    from cllm_bench.contracts import StatePair as StatePair
     from cllm_bench.contracts import Step as Step
     from cllm_bench.contracts import Task as Task
     from cllm_bench.contracts import TextTask as TextTask
@@ -37,8 +42,9 @@ if TYPE_CHECKING:
     from cllm_bench.errors import UserError as UserError
 
 _CONTRACTS = (
-    *("ChatTask", "Decoder", "Exactness", "JudgePrompt", "JudgedTask", "LibraryDecoder", "Method"),
-    *("Recipe", "Sample", "SampleSet", "Sampling", "ScoredText", "Source", "Stage", "Step", "Task"),
+    *("AnswerBlock", "BlockStates", "ChatTask", "Decoder", "Exactness", "JudgePrompt"),
+    *("JudgedTask", "LibraryDecoder", "Method", "Objective", "Recipe", "Sample", "SampleSet"),
+    *("Sampling", "ScoredText", "Source", "Stage", "StateBatch", "StatePair", "Step", "Task"),
     *("TextTask", "TrainingJob"),
 )
 _HOME = {

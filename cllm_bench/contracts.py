@@ -1,20 +1,33 @@
-"""What a method, a task and a recipe are to the harness. Nothing here imports torch."""
+"""What a method, a task, a recipe and an objective are to the harness, without importing torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypedDict,
+    runtime_checkable,
+)
+
+from cllm_bench.core.registry import Door, Registry
 
 if TYPE_CHECKING:
+    import random
+
     from torch import Tensor
 
     from cllm_bench.engine.family import ModelFamily
-from typing import NamedTuple
 
 Exactness = Literal["exact", "distribution", "lossy"]
 Split = Literal["train", "test"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]  # of a student from its teacher
 Listen = Callable[[str, int, int], None]  # what runs, how much is done, of how much
 
 
@@ -317,17 +330,23 @@ class TrainingJob:
         tasks: The tasks to learn, with their training questions.
         output: The family directory that the recipe leaves.
         listen: Told how it goes.
+        objectives: The training objectives to choose from; by default the installed ones.
     """
 
     family: ModelFamily
     tasks: Mapping[str, tuple[Task, SampleSet]]
     output: Path
     listen: Listen
+    objectives: Door = field(default_factory=lambda: Registry().objectives)
 
 
 @runtime_checkable
 class Recipe(Protocol):
     """A training pipeline: a frozen dataclass of settings.
+
+    A recipe whose result depends on further plug-ins also has a method
+    `parts(job) -> Sequence[type]`, which returns their classes: a training does not go on with the
+    edited code of a plug-in.
 
     Attributes:
         role: The role in the family that the recipe builds.
@@ -347,6 +366,145 @@ class Recipe(Protocol):
 
         Raises:
             UserError: The job does not fit the recipe.
+        """
+        ...
+
+
+class AnswerBlock(Protocol):
+    """One block of an answer, for which an objective chooses noisy states.
+
+    Attributes:
+        index: Place of the block in its answer, from 0.
+        turn: Place of the block in its window, from 0 to `window` - 1; windows follow one another,
+            and where the first one begins is drawn for each chain of each answer.
+        prefix: Prompt and settled answer before the block.
+        fixed_point: What the block converges to.
+        trajectory: The recorded states, the fixed point last; empty where states are made online.
+        iterations: The states that a chain has.
+        random: Where random choices come from, so that a batch is the same when asked for again.
+    """
+
+    @property
+    def index(self) -> int: ...  # noqa: D102 - above
+    @property
+    def turn(self) -> int: ...  # noqa: D102
+    @property
+    def prefix(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def fixed_point(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def trajectory(self) -> tuple[tuple[int, ...], ...]: ...  # noqa: D102
+    @property
+    def iterations(self) -> int: ...  # noqa: D102
+    @property
+    def random(self) -> random.Random: ...  # noqa: D102
+
+    def chain(self, unconverged: float | None = None) -> Sequence[Sequence[int]]:
+        """Draw a chain of states as the recipe's settings say.
+
+        A recorded chain begins at a random state that has not converged and goes on along the
+        trajectory; an online one begins with fresh guesses.
+
+        Args:
+            unconverged: Share of the block that its first state has still wrong, from 0 to 1: the
+                recorded state that comes nearest, or guesses behind that many settled tokens.
+        """
+        ...
+
+
+class BlockStates(NamedTuple):
+    """The noisy states of one block in one chain.
+
+    Attributes:
+        chain: One state for each iteration, each as long as the block. Online, the model replaces
+            those after the first: each becomes what one Jacobi iteration makes of the one before.
+        joined: Whether the block reads the noisy block before it, and what that one reads, in place
+            of the fixed points of all blocks before it. The first block has none to join.
+    """
+
+    chain: Sequence[Sequence[int]]
+    joined: bool = False
+
+
+class StatePair(Protocol):
+    """The rows of a noisy copy beside those of its teacher.
+
+    It holds the N rows that have something to learn: a wrong token stands before or at each of
+    them in its noisy context, and the answer has a next token.
+
+    Attributes:
+        student: Logits of the copy.
+        teacher: Logits of the teacher at the same places of the answer, without gradient.
+        tokens: The answer's own next tokens.
+        depth: Distance of each row from the beginning of its noisy context.
+        weights: Rows of the answer that each row stands for: 1, or more where a copy holds one
+            block only (`form=single`).
+    """
+
+    @property
+    def student(self) -> Tensor: ...  # (N, V)  # noqa: D102 - above
+    @property
+    def teacher(self) -> Tensor: ...  # (N, V)  # noqa: D102
+    @property
+    def tokens(self) -> Tensor: ...  # (N,)  # noqa: D102
+    @property
+    def depth(self) -> Tensor: ...  # (N,)  # noqa: D102
+    @property
+    def weights(self) -> Tensor: ...  # (N,)  # noqa: D102
+
+    def divergence(self, kind: Divergence) -> Tensor:  # (N,)
+        """Return how far the student is from the teacher, row by row, in nats."""
+        ...
+
+
+class StateBatch(Protocol):
+    """The logits of a batch of B answers of up to A tokens, and of their noisy copies.
+
+    Row a, of the answer as of a copy, is what the model says behind answer token a.
+
+    Attributes:
+        copies: Noisy copies of each answer: a state of every block. They stand in order of
+            iteration, then of chain.
+        chains: Copies of one iteration. So the next state of copy c is copy c + `chains`.
+    """
+
+    @property
+    def copies(self) -> int: ...  # noqa: D102 - above
+    @property
+    def chains(self) -> int: ...  # noqa: D102
+
+    def pair(self, student: int, teacher: int | None = None) -> StatePair:
+        """Return the rows of a copy beside those of another one; None is the answer itself."""
+        ...
+
+    def logits(self, copy: int | None = None) -> Tensor:  # (B, A, V)
+        """Return all rows of a copy, or of the answer; some are padding: see `exists`."""
+        ...
+
+    def exists(self, copy: int | None = None) -> Tensor:  # (B, A) bool
+        """Return which rows of a copy, or of the answer, there are."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a CLLM learns from, and its loss: a frozen dataclass of settings.
+
+    A setting that has the name of one of the recipe's, such as `divergence` or `iterations`, takes
+    the recipe's value. An objective that needs certain settings checks them in `__post_init__`. All
+    others are set with the objective's name: `cllm:objective=mine:key=value;key=value`.
+    """
+
+    def states(self, block: AnswerBlock) -> BlockStates:
+        """Choose the noisy states of one block; called for each chain, block after block."""
+        ...
+
+    def losses(self, batch: StateBatch) -> Mapping[str, Tensor]:  # each ()
+        """Return the terms of the loss, each a sum over the rows of all answers.
+
+        Names end in `_loss`, and every batch has the same. Each term is logged, divided by the
+        number of answer tokens; their sum and `ar_weight` times the AR loss is minimised. Where
+        several copies learn, take the mean over them.
         """
         ...
 

@@ -66,7 +66,8 @@ class Ablation:
 
     def job(self, variant: Variant, listen: Listen) -> TrainingJob:
         """Return a variant's training; models that it loads go with it."""
-        return TrainingJob(replace(self.family), self.material, self.folder(variant), listen)
+        folder, objectives = self.folder(variant), self.registry.objectives
+        return TrainingJob(replace(self.family), self.material, folder, listen, objectives)
 
     def folder(self, variant: Variant) -> Path:
         """Return the family directory that a variant's training leaves."""

@@ -54,6 +54,6 @@ def train_command(options: TrainOptions) -> None:
     with LiveProgress(console) as progress:
         progress("reading the questions", 0, 1)
         material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
-        job = TrainingJob(family, material, options.output, progress)
+        job = TrainingJob(family, material, options.output, progress, registry.objectives)
         left = run_recipe(asked.name, recipe, job, lambda text: console.print(text, soft_wrap=True))
     console.print(f"left in {left}; use it with --model {left}", soft_wrap=True)
