@@ -1,7 +1,4 @@
-"""Consistency objectives, as pure functions over packed sequences.
-
-Sources: Kou et al. 2024 (arXiv 2403.00835), equations 3 to 5; the progressive form follows Jacobi
-Forcing (arXiv 2512.14681).
+"""Packed sequences: every block of an answer, and its noisy states, in one forward pass.
 
 Beyond the shape letters of `engine.session`: B sequences, A answer tokens, C copies. A *packed*
 sequence trains every block of an answer in one forward pass. Its columns are the prompt, the answer
@@ -22,23 +19,21 @@ prompt p, an answer of two blocks of two, and one copy; row i sees column j wher
         y2   block 2    x   x    x   x   .   .   .   .   x   .      its own block causally; its
         y3   block 2    x   x    x   x   .   .   .   .   x   x      rows are the student
 
-In the progressive form a copy's row sees earlier *noisy* blocks of its window in place of their
-fixed points. Both are one rule: each row of a copy has an index at which its noisy context begins,
-sees the clean sequence before that index, and its own copy from there on.
+A block may also be joined to the noisy block before it (progressive consistency): then its rows
+see that one in place of its fixed point. Both are one rule: each row of a copy has an index at
+which its noisy context begins, sees the clean sequence before that index, and its own copy from
+there on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
     from transformers import Cache
-from ..recipes.losses import Divergence, divergence
-
-Objective = Literal["global", "local", "progressive"]
 
 CLEAN = -1  # in `Packed.owner`: a column of the prompt or the answer
 PADDING = -2
@@ -274,31 +269,6 @@ def ar_loss(
         rows.flatten(0, 1), answer_rows(batch.ids, batch).flatten(), reduction="none"
     )
     return (losses * inside(batch).flatten()).sum()
-
-
-def consistency_loss(
-    logits: Tensor,  # (B, T or T - t, V)
-    batch: Packed,
-    kind: Divergence,
-    pairs: int = 0,
-) -> Tensor:  # ()
-    """Return the summed divergence of the student's rows from the teacher's, per copy, in nats.
-
-    With 0 `pairs` (global and progressive consistency) each copy learns from the answer's own rows.
-    Otherwise (local) copy c learns from copy c + `pairs`, its state one iteration later, and the
-    last copies only teach. The teacher gets no gradient. Row a of a state predicts answer token
-    a + 1, which must exist; rows whose noisy context still agrees with y* are left out.
-    """
-    students, answers = batch.copies - pairs, answer_rows(logits, batch)
-    total = logits.new_zeros((), dtype=logits.float().dtype)
-    for number in range(students):
-        teacher = copy_rows(logits, batch, number + pairs) if pairs else answers
-        student, counted = copy_rows(logits, batch, number), differs(batch, number)
-        rows = divergence(teacher[counted].detach(), student[counted], kind)
-        # Where a copy holds some of an answer's blocks only, they stand for all of them.
-        share = batch.answers / owned(batch, number).sum(1).clamp(min=1)
-        total = total + (rows * share[:, None].expand_as(counted)[counted]).sum()
-    return total / max(1, students)
 
 
 def advance(

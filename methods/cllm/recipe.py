@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from cllm_bench.contracts import Stage, TrainingJob
+from cllm_bench.contracts import Divergence, Objective, Stage, TrainingJob
+from cllm_bench.core.registry import Door
+from cllm_bench.core.settings import as_dict, build, parse_selection
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 
-from ..recipes.losses import Divergence
 from ..trajectories.target_answers import RECORDED_BLOCK, collection_key, split_questions
-from .batches import States
-from .objectives import Objective
+from .states import States
 from .training import CllmTraining
-
-if TYPE_CHECKING:
-    from cllm_bench.engine.family import ModelFamily
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class CllmRecipe:
         finished: Drop answers that were cut by the limit.
         rounds: Collections and fits; from the second on the model in training is collected from.
         growth: Factor by which the block grows from round to round.
-        objective: `global`; `local`, for which iterations is 2 or more; or `progressive`: earlier
-            blocks are noisy too.
+        objective: `global`; `local`, for which iterations is 2 or more; `progressive`: earlier
+            blocks are noisy too; or one of your own, `NAME` or `NAME:key=value;key=value`.
         divergence: Of the student from the teacher: `forward_kl`, `reverse_kl` or `jsd`.
         form: `packed`: all blocks of an answer in one pass; `single`: one block at a time.
         copies: States of every block in one pass, in chains of `iterations`.
@@ -79,7 +76,7 @@ class CllmRecipe:
     finished: bool = False
     rounds: int = 1
     growth: int = 1
-    objective: Objective = "global"
+    objective: str = "global"
     divergence: Divergence = "forward_kl"
     form: Literal["packed", "single"] = "packed"
     copies: int = 1
@@ -118,12 +115,6 @@ class CllmRecipe:
             raise UserError(
                 f"cllm: copies={self.copies} is no multiple of iterations={self.iterations}"
             )
-        if self.objective == "local" and self.iterations < 2:
-            raise UserError(
-                "cllm: objective=local pairs each state with the next: give copies=2,iterations=2"
-            )
-        if self.objective == "progressive" and self.form == "single":
-            raise UserError("cllm: objective=progressive needs form=packed")
 
     def _at_least(self, least: int, *names: str) -> None:
         for name in names:
@@ -140,22 +131,36 @@ class CllmRecipe:
         """Return the block size of a round, counted from 0."""
         return int(self.block_size * self.growth**round_)
 
-    def states_of(self, round_: int, family: ModelFamily) -> States:
+    def parts(self, job: TrainingJob) -> Sequence[type]:
+        """Return the class of the objective."""
+        return (type(self.objective_of(job.objectives)),)
+
+    def objective_of(self, objectives: Door) -> Objective:
+        """Return the objective; those of its settings that the recipe has too are the recipe's.
+
+        Raises:
+            UserError: There is no such objective, or the settings do not fit it.
+        """
+        selection = parse_selection(self.objective, separator=";")
+        cls = objectives.get(selection.name)
+        made: Objective = build(cls, "objective", selection, shared=as_dict(self))
+        return made
+
+    def states_of(self, round_: int, job: TrainingJob) -> States:
         """Return what the batches of a round hold."""
         return States(
-            self.block_of(round_),
-            self.states,
-            self.copies,
-            self.iterations,
-            self.guess,
-            family.pad_id,
-            family.vocabulary("target"),
-            self.objective,
-            self.divergence,
-            self.form,
-            self.shift,
-            self.window,
-            self.ar_weight,
+            block_size=self.block_of(round_),
+            source=self.states,
+            copies=self.copies,
+            iterations=self.iterations,
+            guess=self.guess,
+            pad_id=job.family.pad_id,
+            vocabulary=job.family.vocabulary("target"),
+            objective=self.objective_of(job.objectives),
+            form=self.form,
+            shift=self.shift,
+            window=self.window,
+            ar_weight=self.ar_weight,
             # Checkpointed layers compute their keys and values anew and so keep none.
             cached=self.form == "packed" and not self.gradient_checkpointing,
         )
@@ -166,6 +171,7 @@ class CllmRecipe:
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return collect and fit for every round, then export."""
+        self.objective_of(job.objectives)  # refuses what is not there or does not fit
         self._check_lengths(job)
         kept = [role for role in job.family.roles if role != self.role]  # that one is made anew
         for role in (*kept, self.init):

@@ -18,8 +18,9 @@ from ..recipes.examples import Answers
 from ..recipes.export import leave_checkpoint, parent_of
 from ..trajectories.collect import CollectionSettings, Record, decoder_for
 from ..trajectories.target_answers import TargetAnswers, TaskQuestion, as_it_runs, examples_of
-from .batches import Answer, answers_of, cllm_loss, make_batch
+from .batches import answers_of, cllm_loss, make_batch
 from .evaluation import Watch, collapsed
+from .states import Answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +93,7 @@ class CllmTraining:
     def _fit(self, round_: int, folder: Path) -> None:
         from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 
-        recipe, states = self.recipe, self.recipe.states_of(round_, self.job.family)
+        recipe, states = self.recipe, self.recipe.states_of(round_, self.job)
         answers, watch = self._material(round_, folder)
         data = Answers(answers, recipe.tokens, recipe.seed)
         settings = OptimiserSettings(

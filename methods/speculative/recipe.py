@@ -12,14 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cllm_bench.contracts import Stage, TrainingJob
+from cllm_bench.contracts import Divergence, Stage, TrainingJob
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 
 from ..recipes.examples import Answers, collate
 from ..recipes.export import leave_checkpoint, parent_of
-from ..recipes.losses import Divergence
 from ..target.from_scratch import new_model
 from ..target.recipe import TargetRecipe
 from ..trajectories.target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
