@@ -72,7 +72,7 @@ def test_built_ins_come_in_by_entry_points():
 
 
 def test_the_recipe_names_no_objective_but_the_default():
-    for name in ("batches", "recipe", "states", "training", "packing", "comparison"):
+    for name in ("batches", "recipe", "states", "packing", "comparison"):
         text = (EXAMPLE.parents[1] / "methods" / "cllm" / f"{name}.py").read_text(encoding="utf-8")
         for objective in ("local", "progressive"):
             assert f'"{objective}"' not in text, name
