@@ -110,6 +110,26 @@ def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
     )
 
 
+def rehearse(states: States) -> None:
+    """Try the objective on a made-up batch: a mistake in it is told before hours of collecting.
+
+    Raises:
+        UserError: It gives states or losses that do not do.
+    """
+    import torch
+
+    size, rows = states.block_size, 8  # of so many tokens is the vocabulary here
+    tokens = tuple(index % rows for index in range(2 * size + 1))
+    blocks = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    trajectories = tuple(((block[0], *[0] * (len(block) - 1)), block) for block in blocks)
+    answer = Answer((1, 2), tokens, trajectories, None, states.copies)
+    states = replace(states, vocabulary=rows, pad_id=0)
+    packed = pack([answer], states, random.Random(0))
+    shape = (*packed.ids.shape, rows)
+    logits = torch.arange(packed.ids.numel() * rows, dtype=torch.float32).sin().view(shape)
+    losses_of(states.objective, PackedLogits(packed, logits.requires_grad_(), states.chains))
+
+
 def losses_of(objective: Objective, batch: StateBatch) -> Mapping[str, Tensor]:  # each ()
     """Return the terms of an objective's loss.
 

@@ -32,7 +32,7 @@ from ..trajectories.target_answers import (
     examples_of,
     split_questions,
 )
-from .batches import answers_of, cllm_loss, make_batch
+from .batches import answers_of, cllm_loss, make_batch, rehearse
 from .evaluation import Watch, collapsed
 from .states import Answer, States
 
@@ -188,6 +188,7 @@ class CllmRecipe:
         kept = [role for role in job.family.roles if role != self.role]  # that one is made anew
         for role in (*kept, self.init):
             job.family.refuse_tokenizer(role)
+        rehearse(self.states_of(0, job))
         references = self.ar_labels == "reference"
         training = _Training(self, job, *split_questions(self, job, references=references))
         found = []

@@ -148,7 +148,7 @@ def test_what_is_refused_before_anything_is_written(
         ("1e-3 * rows[batch.exists(last)].sum()", "rows", "must give sums of shape ()"),
     ],
 )
-def test_a_broken_objective_is_told_in_one_line(
+def test_a_broken_objective_is_told_before_anything_is_collected(
     monkeypatch, tmp_path, tiny, mine, capsys, part, instead, message
 ):
     assert part in MINE
@@ -156,7 +156,27 @@ def test_a_broken_objective_is_told_in_one_line(
     settings = {"objective": "mine", "copies": 2, "iterations": 2}
     asked = arguments(tiny, tmp_path / "out", "--plugin", mine, **settings)
     assert cli(monkeypatch, *asked) == 2
-    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def ablate(tiny, out, mine, vary):
+    short = "steps=1,questions=4,held_out=4,block_size=8,tokens=256,clean=false"
+    asked = ["ablate", f"cllm:{short},copies=2,iterations=2", "--vary", vary, "--model", tiny[0]]
+    more = ["--plugin", tiny[1], "--plugin", mine, "--task", "counting:count=12", "--limit", 2]
+    common = ["--data", tiny[1].parent, "--output", out, "--device", "cpu", "--threads", 1]
+    return [*asked, *more, *common, "--repeats", 1]
+
+
+def test_objectives_are_varied(monkeypatch, tmp_path, tiny, mine, capsys):
+    out = tmp_path / "out"
+    assert cli(monkeypatch, *ablate(tiny, out, mine, "objective=local|mien")) == 2
+    assert "no objective named 'mien'; did you mean 'mine'?" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli(monkeypatch, *ablate(tiny, out, mine, "objective=local|mine:share=1;lean=2")) == 0
+    variants = sorted(folder.name for folder in (out / "variants").iterdir())
+    assert variants == ["base", "objective=local", "objective=mine-share=1-lean=2"]
 
 
 def test_a_job_without_objectives_has_the_installed_ones(tmp_path):
