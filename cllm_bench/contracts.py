@@ -371,33 +371,45 @@ class Recipe(Protocol):
 
 
 class AnswerBlock(Protocol):
-    """One block of an answer, for which an objective chooses noisy states.
-
-    Attributes:
-        index: Place of the block in its answer, from 0.
-        turn: Place of the block in its window, from 0 to `window` - 1; windows follow one another,
-            and where the first one begins is drawn for each chain of each answer.
-        prefix: Prompt and settled answer before the block.
-        fixed_point: What the block converges to.
-        trajectory: The recorded states, the fixed point last; empty where states are made online.
-        iterations: The states that a chain has.
-        random: Where random choices come from, so that a batch is the same when asked for again.
-    """
+    """One block of an answer, for which an objective chooses noisy states."""
 
     @property
-    def index(self) -> int: ...  # noqa: D102 - above
+    def index(self) -> int:
+        """Place of the block in its answer, from 0."""
+        ...
+
     @property
-    def turn(self) -> int: ...  # noqa: D102
+    def turn(self) -> int:
+        """Place of the block in its window, from 0 to `window` - 1.
+
+        Windows follow one another; where the first one begins is drawn for each chain.
+        """
+        ...
+
     @property
-    def prefix(self) -> tuple[int, ...]: ...  # noqa: D102
+    def prefix(self) -> tuple[int, ...]:
+        """Prompt and settled answer before the block."""
+        ...
+
     @property
-    def fixed_point(self) -> tuple[int, ...]: ...  # noqa: D102
+    def fixed_point(self) -> tuple[int, ...]:
+        """What the block converges to."""
+        ...
+
     @property
-    def trajectory(self) -> tuple[tuple[int, ...], ...]: ...  # noqa: D102
+    def trajectory(self) -> tuple[tuple[int, ...], ...]:
+        """The recorded states, the fixed point last; empty where states are made online."""
+        ...
+
     @property
-    def iterations(self) -> int: ...  # noqa: D102
+    def iterations(self) -> int:
+        """The states that a chain has."""
+        ...
+
     @property
-    def random(self) -> random.Random: ...  # noqa: D102
+    def random(self) -> random.Random:
+        """Where random choices come from: a batch is the same when it is asked for again."""
+        ...
 
     def chain(self, unconverged: float | None = None) -> Sequence[Sequence[int]]:
         """Draw a chain of states as the recipe's settings say.
@@ -406,8 +418,9 @@ class AnswerBlock(Protocol):
         trajectory; an online one begins with fresh guesses.
 
         Args:
-            unconverged: Share of the block that its first state has still wrong, from 0 to 1: the
-                recorded state that comes nearest, or guesses behind that many settled tokens.
+            unconverged: Share of the tokens behind the block's first one that the chain's first
+                state has not settled, from 0 to 1. A recorded chain begins at the state that comes
+                nearest to it; an online one settles the others and guesses the rest.
         """
         ...
 
@@ -416,8 +429,9 @@ class BlockStates(NamedTuple):
     """The noisy states of one block in one chain.
 
     Attributes:
-        chain: One state for each iteration, each as long as the block. Online, the model replaces
-            those after the first: each becomes what one Jacobi iteration makes of the one before.
+        chain: One state for each iteration, each as long as the block and, as in decoding, with the
+            settled token as its first. Online, the model replaces those after the first state: each
+            becomes what one Jacobi iteration makes of the one before.
         joined: Whether the block reads the noisy block before it, and what that one reads, in place
             of the fixed points of all blocks before it. The first block has none to join.
     """
@@ -431,26 +445,32 @@ class StatePair(Protocol):
 
     It holds the N rows that have something to learn: a wrong token stands before or at each of
     them in its noisy context, and the answer has a next token.
-
-    Attributes:
-        student: Logits of the copy.
-        teacher: Logits of the teacher at the same places of the answer, without gradient.
-        tokens: The answer's own next tokens.
-        depth: Distance of each row from the beginning of its noisy context.
-        weights: Rows of the answer that each row stands for: 1, or more where a copy holds one
-            block only (`form=single`).
     """
 
     @property
-    def student(self) -> Tensor: ...  # (N, V)  # noqa: D102 - above
+    def student(self) -> Tensor:  # (N, V)
+        """Logits of the copy."""
+        ...
+
     @property
-    def teacher(self) -> Tensor: ...  # (N, V)  # noqa: D102
+    def teacher(self) -> Tensor:  # (N, V)
+        """Logits of the teacher at the same places of the answer, without gradient."""
+        ...
+
     @property
-    def tokens(self) -> Tensor: ...  # (N,)  # noqa: D102
+    def tokens(self) -> Tensor:  # (N,)
+        """The answer's own next tokens."""
+        ...
+
     @property
-    def depth(self) -> Tensor: ...  # (N,)  # noqa: D102
+    def depth(self) -> Tensor:  # (N,)
+        """Distance of each row from the beginning of its noisy context."""
+        ...
+
     @property
-    def weights(self) -> Tensor: ...  # (N,)  # noqa: D102
+    def weights(self) -> Tensor:  # (N,)
+        """Rows of the answer that each row stands for: above 1 with `form=single`."""
+        ...
 
     def divergence(self, kind: Divergence) -> Tensor:  # (N,)
         """Return how far the student is from the teacher, row by row, in nats."""
@@ -461,17 +481,20 @@ class StateBatch(Protocol):
     """The logits of a batch of B answers of up to A tokens, and of their noisy copies.
 
     Row a, of the answer as of a copy, is what the model says behind answer token a.
-
-    Attributes:
-        copies: Noisy copies of each answer: a state of every block. They stand in order of
-            iteration, then of chain.
-        chains: Copies of one iteration. So the next state of copy c is copy c + `chains`.
     """
 
     @property
-    def copies(self) -> int: ...  # noqa: D102 - above
+    def copies(self) -> int:
+        """Noisy copies of each answer: a state of every block.
+
+        They stand in order of iteration, then of chain.
+        """
+        ...
+
     @property
-    def chains(self) -> int: ...  # noqa: D102
+    def chains(self) -> int:
+        """Copies of one iteration, so that the next state of copy c is copy c + `chains`."""
+        ...
 
     def pair(self, student: int, teacher: int | None = None) -> StatePair:
         """Return the rows of a copy beside those of another one; None is the answer itself."""

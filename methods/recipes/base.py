@@ -33,20 +33,43 @@ class FittedRecipe(Protocol):
     role: ClassVar[str]
 
     @property
-    def builds_on(self) -> tuple[str, ...]: ...  # noqa: D102 - as of every recipe
-    def stages(self, job: TrainingJob) -> Sequence[Stage]: ...  # noqa: D102
+    def builds_on(self) -> tuple[str, ...]:
+        """Roles whose weights the recipe starts from or learns from."""
+        ...
+
+    def stages(self, job: TrainingJob) -> Sequence[Stage]:
+        """Return the stages in order."""
+        ...
+
     @property
-    def steps(self) -> int: ...  # noqa: D102 - 0 is one pass over the examples
+    def steps(self) -> int:
+        """Optimiser steps; 0 is one pass over the examples."""
+        ...
+
     @property
-    def learning_rate(self) -> float: ...  # noqa: D102 - at its peak
+    def learning_rate(self) -> float:
+        """Learning rate at its peak."""
+        ...
+
     @property
-    def tokens(self) -> int: ...  # noqa: D102 - to a batch
+    def tokens(self) -> int:
+        """Tokens in a batch, padding included."""
+        ...
+
     @property
-    def accumulate(self) -> int: ...  # noqa: D102 - batches to a step
+    def accumulate(self) -> int:
+        """Batches to a step, over all processes."""
+        ...
+
     @property
-    def precision(self) -> Literal["no", "bf16"]: ...  # noqa: D102 - of the arithmetic
+    def precision(self) -> Literal["no", "bf16"]:
+        """Precision of the arithmetic; weights stay in float32."""
+        ...
+
     @property
-    def seed(self) -> int: ...  # noqa: D102 - of everything random
+    def seed(self) -> int:
+        """Seed of everything random."""
+        ...
 
 
 R = TypeVar("R", bound=FittedRecipe)
