@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cllm_bench.api.results import load_results as load_results
     from cllm_bench.api.results import table as table
     from cllm_bench.api.run import run as run
+    from cllm_bench.api.train import train as train
     from cllm_bench.contracts import AnswerBlock as AnswerBlock
     from cllm_bench.contracts import BlockStates as BlockStates
     from cllm_bench.contracts import ChatTask as ChatTask
@@ -56,6 +57,7 @@ _HOME = {
     "load_results": "api.results",
     "run": "api.run",
     "table": "api.results",
+    "train": "api.train",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -1,4 +1,4 @@
-"""What a method, a task, a recipe and an objective are to the harness, without importing torch."""
+"""The contracts of methods, tasks, recipes and objectives. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ Listen = Callable[[str, int, int], None]  # what runs, how much is done, of how 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is chosen; `cllm_bench.decoding.sampling` does it.
+    """How the next token is chosen; `cllm_bench.Chooser` does it.
 
     Attributes:
-        temperature: 0 is greedy.
-        top_p: Of the nucleus: the fewest most likely tokens whose probabilities reach it.
-        seed: Of the reply. Every question has its own, the same for all methods.
+        temperature: Sampling temperature; 0 means greedy decoding.
+        top_p: Nucleus sampling: the smallest set of most likely tokens whose probabilities sum to
+            at least this value is sampled from.
+        seed: Random seed of the reply. Every question has its own, the same for all methods.
     """
 
     temperature: float = 0.0
@@ -51,8 +52,8 @@ class Step:
     """The outcome of one forward pass of the verifying model.
 
     Attributes:
-        tokens: Ids settled by this pass, in order; at least one.
-        drafted: Guesses that this pass checked.
+        tokens: The token ids that this pass settled, in order; at least one.
+        drafted: The number of draft tokens that this pass verified.
     """
 
     tokens: tuple[int, ...]
@@ -62,12 +63,14 @@ class Step:
 class Decoder(Protocol):
     """A method bound to its weights.
 
-    The first step is the prefill's and settles the first token; after it, one step a pass, without
-    end. A decoder knows no stop ids, limits, clocks or counts: `generate` does.
+    The first step is that of the prefill and settles the first token; every further step is one
+    forward pass. The iterator never ends by itself: stop ids, limits, clocks and counts are the
+    business of the harness.
 
-    A decoder may also have a method `counters() -> Mapping[str, float]`: mechanism figures of its
-    last generation, read after the clock has stopped and stored with the sample; and an attribute
-    `extra_parameters`, an int: those that it needs beside its checkpoint's.
+    A decoder may have a method `counters() -> Mapping[str, float]`, which returns figures about the
+    mechanism in the last generation; it is called after the clock has stopped, and the figures are
+    stored with the sample. It may also have an attribute `extra_parameters`, an int: the number of
+    parameters that the method needs besides those of its checkpoint.
     """
 
     def __call__(
@@ -75,15 +78,15 @@ class Decoder(Protocol):
         prompt_ids: Tensor,  # (P,)
         sampling: Sampling,
     ) -> Iterator[Step]:
-        """Decode from the prompt."""
+        """Decode from the prompt; yield one step per forward pass."""
         ...
 
 
 @runtime_checkable
 class LibraryDecoder(Protocol):
-    """A decoder whose loop belongs to another library, and is timed on the same clock as ours.
+    """A decoder whose loop belongs to another library; it is timed on the same clock.
 
-    It may have `counters` and `extra_parameters` as a `Decoder` has.
+    It may have `counters` and `extra_parameters`, as a `Decoder` may.
     """
 
     def answer(
@@ -95,9 +98,9 @@ class LibraryDecoder(Protocol):
         stop_ids: Collection[int],
         settle: Callable[[Step], None],
     ) -> None:
-        """Decode to a stop token or the limit; call `settle` with each step as it happens.
+        """Decode until a stop token or the limit; call `settle` with each step as it happens.
 
-        `settle` raises `ReplyEnded` when the reply is complete: let it pass, which ends the loop.
+        `settle` raises `ReplyEnded` when the reply is complete. Do not catch it: it ends the loop.
         """
         ...
 
@@ -107,26 +110,26 @@ class Method(Protocol):
     """A decoding method: a frozen dataclass of settings.
 
     Optional attributes: `baseline = True` marks the method that all others are compared with;
-    `sampled` is its exactness at temperatures above 0, and a method without it decodes greedily
-    only; `extra_roles` names roles in the family that it needs beside its checkpoint.
+    `sampled` is the exactness at temperatures above 0 (a method without it decodes greedily only);
+    `extra_roles` names the roles of the family that the method needs besides its checkpoint.
     """
 
     @property
     def exactness(self) -> Exactness:
-        """What greedy replies are.
+        """How greedy replies compare with those of the baseline.
 
-        `exact`: the baseline's, token for token; `distribution`: drawn from the same distribution;
+        `exact`: identical token for token; `distribution`: drawn from the same distribution;
         `lossy`: neither is claimed.
         """
         ...
 
     @property
     def checkpoint(self) -> str:
-        """The role, in the model family, of the checkpoint whose output this method settles."""
+        """The role of the checkpoint whose output this method produces."""
         ...
 
     def bind(self, family: ModelFamily) -> Decoder | LibraryDecoder:
-        """Fetch the weights that the method needs.
+        """Load the weights that the method needs.
 
         Raises:
             UserError: The family lacks a role, or its weights do not fit the settings.
@@ -136,13 +139,13 @@ class Method(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a task's data come from.
+    """The source of a task's data.
 
     Attributes:
-        kind: The project's own generated sample, a local folder in the data set's official layout,
-            or the public data set on the Hub.
-        path: The folder, for kind `folder`.
-        split: Which part of the data.
+        kind: `built-in` is a sample that ships with the package, `folder` a local folder in the
+            official layout of the data set, `hub` the public data set on the Hub.
+        path: The folder, for the kind `folder`.
+        split: The part of the data.
     """
 
     kind: Literal["built-in", "folder", "hub"] = "built-in"
@@ -155,10 +158,10 @@ class Sample:
     """One question of a task.
 
     Attributes:
-        id: Unique and stable within the data set.
-        prompt: The text that the model reads, its template applied.
-        reference: The answer that the data set gives, as a model should write it; empty: none.
-        data: Whatever else the task needs in order to grade.
+        id: An id that is unique and stable within the data set.
+        prompt: The text that the model reads, with the prompt template applied.
+        reference: The answer of the data set, as a model should write it; empty for none.
+        data: Anything else that the task needs in order to grade.
     """
 
     id: str
@@ -172,12 +175,12 @@ class SampleSet:
     """The questions of one source, in a fixed order.
 
     Attributes:
-        samples: Those that can be asked and graded.
+        samples: The questions that can be asked and graded.
         label: The source as tables show it, such as `built-in` or `Spider dev`.
         template: Name and version of the prompt template.
-        fingerprint: SHA-256, in hexadecimal, of everything that decides prompts and grades.
-        left_out: For each reason, the ids of questions that cannot be run here.
-        notes: Facts about the data that a reader of the score must know, a line each.
+        fingerprint: SHA-256, in hexadecimal, of everything that determines prompts and grades.
+        left_out: The ids of questions that cannot be run on this machine, by reason.
+        notes: Facts about the data that a reader of the score must know, one per line.
     """
 
     samples: tuple[Sample, ...]
@@ -193,13 +196,13 @@ class Task(Protocol):
     """Something to ask and a way to grade: a frozen dataclass of settings.
 
     Attributes:
-        best_score: The highest score of one sample; 1 means a fraction, which tables show in %, and
-            0 that lower is better, as in a perplexity.
-        folders: Usual names of the data set's own folder, for `--data` with a folder of folders.
+        best_score: The highest score of one sample. 1 means a fraction, which tables show in %; 0
+            means that lower is better, as for a perplexity.
+        folders: Usual names of the data set's folder, for `--data` with a folder of data sets.
 
-    A class attribute `runs_code = True` marks a task that runs what models write, in the sandbox.
-    One with `draws`, an int, asks every question so many times, each time with another seed; the
-    score of a question is then the expected best of `best_of` draws, an int too: pass@k.
+    A class attribute `runs_code = True` marks a task that runs code from models in the sandbox. A
+    task with an attribute `draws`, an int, asks every question that many times, each time with
+    another seed; the score of a question is then the expected best of `best_of` draws (pass@k).
     """
 
     best_score: ClassVar[float]
@@ -207,17 +210,17 @@ class Task(Protocol):
 
     @property
     def metric(self) -> str:
-        """What the score is, such as `execution accuracy`."""
+        """The name of the score, such as `execution accuracy`."""
         ...
 
     @property
     def max_new_tokens(self) -> int:
-        """The limit of one reply, in tokens."""
+        """The maximum length of one reply, in tokens."""
         ...
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings that end a reply; it is graded without them."""
+        """Strings that end a reply; they are removed before grading."""
         ...
 
     def samples(self, source: Source) -> SampleSet:
@@ -229,27 +232,27 @@ class Task(Protocol):
         ...
 
     def score(self, sample: Sample, replies: Sequence[str]) -> float | None:
-        """Grade the replies to one sample, one for each turn, between 0 and `best_score`.
+        """Grade the replies to one sample, one per turn, between 0 and `best_score`.
 
-        None where the task does not grade, or not yet.
+        Return None where the task does not grade, or not yet.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A text whose perplexity is measured, and how.
+    """A text whose perplexity is measured, with the protocol.
 
-    Windows begin at its first token and every `stride` tokens from there; each gives the model at
-    most `window` tokens and scores those that no window before it scored. The first token of all,
-    and with `stride = window` the first token of every window, has nothing before it and is not
+    Windows start at the first token and every `stride` tokens after it. Each shows the model at
+    most `window` tokens and scores those that no earlier window has scored. The first token of the
+    text, and with `stride = window` the first token of every window, has no context and is not
     scored.
 
     Attributes:
         content: The text.
-        window: Tokens that the model sees at once, at least 2.
-        stride: From the beginning of one window to that of the next, at most `window`.
-        remainder: Whether the last window is left out or scored where the text ends before it does.
+        window: The number of tokens that the model sees at once, at least 2.
+        stride: The number of tokens from the start of one window to the next, at most `window`.
+        remainder: Whether a last window that is not full is dropped or scored.
     """
 
     content: str
@@ -260,10 +263,11 @@ class ScoredText:
 
 @runtime_checkable
 class TextTask(Protocol):
-    """What a task adds whose score is a perplexity.
+    """The addition of a task whose score is a perplexity.
 
-    It belongs to the weights: it is measured once for each checkpoint, and is the score of every
-    method on it. The samples are continued for speed and exactness; `score` grades nothing.
+    A perplexity belongs to the weights: it is measured once per checkpoint and is the score of
+    every method on it. The samples are continued to measure speed and exactness; `score` returns
+    None.
     """
 
     def text(self, source: Source) -> ScoredText:
@@ -284,22 +288,22 @@ class Message(TypedDict):
 
 @runtime_checkable
 class ChatTask(Protocol):
-    """What a task adds that talks: a sample has turns, each continues the conversation so far.
+    """The addition of a task whose samples are conversations of several turns.
 
-    `Sample.prompt` is not used; every turn is a row, with an id such as `81/turn-2`.
+    `Sample.prompt` is not used. Every turn is a row, with an id such as `81/turn-2`.
     """
 
     @property
     def chat_template(self) -> str:
-        """`checkpoint` for the checkpoint's own, or a name of `decoding.chat_templates`."""
+        """`checkpoint` for the checkpoint's own template, or the name of a bundled one."""
         ...
 
     def turns(self, sample: Sample) -> int:
-        """Return the number of turns: at least 1."""
+        """Return the number of turns, at least 1."""
         ...
 
     def messages(self, sample: Sample, replies: Sequence[str]) -> Sequence[Message]:
-        """Return the conversation: the replies so far, and at its end the user's next turn."""
+        """Return the conversation so far; it ends with the user's next turn."""
         ...
 
 
@@ -308,12 +312,12 @@ class Stage:
     """One resumable part of a training pipeline.
 
     Attributes:
-        name: Shown in progress and used as the name of the stage's own folder.
-        run: Does the work; its argument is that folder. Called again after an interruption, it
-            goes on from what it finds there; never called again once it has returned. Where
-            several processes were launched, it is called in all of them: see `processes`.
-        key: Hash of everything that decides what the stage leaves; two trainings with equal keys
-            leave the same, so one may take the other's.
+        name: The name that progress shows; also that of the stage's folder.
+        run: The work; its argument is the stage's folder. After an interruption it is called again
+            and continues from what it finds there; once it has returned it is never called again.
+            Where several processes were launched, it is called in all of them.
+        key: A hash of everything that determines the stage's output. Trainings with equal keys may
+            share it.
     """
 
     name: str
@@ -323,13 +327,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What a recipe is asked to do.
+    """The work that a recipe is given.
 
     Attributes:
-        family: The family whose role is built.
+        family: The family whose role is trained.
         tasks: The tasks to learn, with their training questions.
-        output: The family directory that the recipe leaves.
-        listen: Told how it goes.
+        output: The family folder that the recipe writes.
+        listen: A callback for progress.
         objectives: The training objectives to choose from; by default the installed ones.
     """
 
@@ -349,20 +353,20 @@ class Recipe(Protocol):
     edited code of a plug-in.
 
     Attributes:
-        role: The role in the family that the recipe builds.
+        role: The role of the family that the recipe trains.
     """
 
     role: ClassVar[str]
 
     @property
     def builds_on(self) -> tuple[str, ...]:
-        """Roles whose weights the recipe starts from or learns from."""
+        """The roles whose weights the recipe starts from or learns from."""
         ...
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
-        """Return the stages in order; the last leaves the checkpoint at `job.output / role`.
+        """Return the stages in order; the last one writes the checkpoint to `job.output / role`.
 
-        Nothing is written yet when this is called.
+        Do not write anything in this call.
 
         Raises:
             UserError: The job does not fit the recipe.
@@ -533,7 +537,7 @@ class Objective(Protocol):
 
 
 class JudgePrompt(NamedTuple):
-    """What a judge is asked about one reply."""
+    """The prompt with which a judge grades one reply."""
 
     system: str
     user: str
@@ -541,8 +545,8 @@ class JudgePrompt(NamedTuple):
 
 @runtime_checkable
 class JudgedTask(Protocol):
-    """What a task adds whose replies a judge grades; its own `score` returns None."""
+    """The addition of a task whose replies a judge grades; its own `score` returns None."""
 
     def judge_prompt(self, sample: Sample, replies: Sequence[str]) -> JudgePrompt:
-        """Return what a judge is asked about the last of the replies given so far."""
+        """Return the prompt about the last of the replies so far."""
         ...

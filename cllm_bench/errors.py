@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to read, and the one that ends another library's loop."""
+"""Exceptions with messages for the user, and the one that ends another library's loop."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ StopReason = Literal["stop", "length"]
 
 
 class UserError(Exception):
-    """A mistake in what the user asked for: one line, the value and the remedy. Exit code 2."""
+    """A mistake in the user's input: one line with the value and the remedy. Exit code 2."""
 
 
 class TrainingCollapsed(Exception):  # noqa: N818 - it is an outcome, not a fault
-    """A training that was stopped because it went wrong: one line with the figure. Exit code 1."""
+    """A training that was stopped because it diverged: one line with the figure. Exit code 1."""
 
 
 class ReplyEnded(Exception):  # noqa: N818 - nothing went wrong
-    """The reply is complete: leaves the loop of a `LibraryDecoder`, which must let it pass."""
+    """The reply is complete. It ends the loop of a `LibraryDecoder`, which must not catch it."""
 
     def __init__(self, finish: StopReason) -> None:
         super().__init__(finish)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cllm_bench.ablation.variants import Variant
+from cllm_bench.api.options import AblateOptions
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, as_dict, build, label
@@ -15,27 +16,6 @@ from cllm_bench.engine.family import ModelFamily
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import TaskPlan
-
-
-@dataclass(frozen=True)
-class AblateOptions:
-    """The options of `ablate`, as given."""
-
-    recipe: str
-    vary: tuple[str, ...]
-    grid: bool
-    method: str | None
-    tasks: tuple[str, ...]
-    model: str
-    roles: tuple[str, ...]
-    data: tuple[str, ...]
-    limit: int | None
-    repeats: int
-    output: Path
-    device: str
-    threads: int
-    unsafe: bool
-    plugins: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -66,12 +46,12 @@ class Ablation:
 
     def job(self, variant: Variant, listen: Listen) -> TrainingJob:
         """Return a variant's training; models that it loads go with it."""
-        folder, objectives = self.folder(variant), self.registry.objectives
-        return TrainingJob(replace(self.family), self.material, folder, listen, objectives)
+        family, folder = self.family.unloaded(), self.folder(variant)
+        return TrainingJob(family, self.material, folder, listen, self.registry.objectives)
 
     def folder(self, variant: Variant) -> Path:
         """Return the family directory that a variant's training leaves."""
-        return self.options.output / "variants" / variant.label
+        return Path(self.options.output) / "variants" / variant.label
 
     def spec(self, variant: Variant) -> str:
         """Return the label of the method that decodes with a variant's checkpoint."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -81,21 +80,20 @@ def evaluate(
 
     options = ablation.options
     variants = [entry.variant for entry in entries if entry.collapsed is None]
-    threads = options.threads or ablation.family.threads
+    threads = options.threads or ablation.family.description.threads
     trained = {
         variant.role: Checkpoint(str((ablation.folder(variant) / variant.recipe.role).resolve()))
         for variant in variants
     }
-    family = replace(
-        ablation.family,
-        roles={**ablation.family.roles, **trained},
+    family = ablation.family.unloaded(
+        roles=trained,
         runtime=Runtime(options.device, threads=threads).resolve(),
     )
     specs = ablation.specs(variants)
     plan = RunPlan(
         family, specs, ablation.tests, options.repeats, SEED, Sampling(), ablation.sandbox
     )
-    runner = Runner(plan, options.output / "run", progress)
+    runner = Runner(plan, Path(options.output) / "run", progress)
     warn(runner.folder, console)
     with runner.folder:
         runner.run()

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from cllm_bench.contracts import Task
 from cllm_bench.core.registry import Registry
-from cllm_bench.core.settings import build, parse_pairs, parse_selection, split_selections
+from cllm_bench.core.settings import build, parse_selection, split_selections
 from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.family_file import describe_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 
@@ -90,18 +91,19 @@ def ask_recipe(registry: Registry, family: ModelFamily, text: str) -> AskedRecip
     """
     selection = parse_selection(text)
     cls = registry.recipes.get(selection.name)
-    own = {key: str(value) for key, value in family.recipes.get(selection.name, {}).items()}
+    own = {
+        key: str(value) for key, value in family.description.recipes.get(selection.name, {}).items()
+    }
     return AskedRecipe(selection.name, cls, {**own, **selection.settings})
 
 
-def family_to_train(model: str, roles: Sequence[str], device: str, threads: int) -> ModelFamily:
+def family_to_train(model: str, roles: Mapping[str, str], device: str, threads: int) -> ModelFamily:
     """Find a family whose weights a recipe may start from.
 
     Raises:
         UserError: There is no such model, checkpoint or device.
     """
-    checkpoints = parse_pairs(roles, "--role")
-    find_family(model, roles=checkpoints)  # before torch is loaded: a wrong name is told at once
+    describe_family(model, roles)  # before torch is loaded: a wrong name is told at once
     # Weights in training stay in float32 whatever the device: the recipe sets the arithmetic.
     runtime = Runtime(device, "float32", threads=threads).resolve()
-    return find_family(model, roles=checkpoints, runtime=runtime)
+    return find_family(model, roles=roles, runtime=runtime)

@@ -32,7 +32,7 @@ def load_results(*folders: str | Path) -> Results:
     """Read what runs have stored, and derive the summaries from it.
 
     Args:
-        folders: Folders that `run` left.
+        folders: Folders of stored runs.
 
     Raises:
         UserError: A folder holds no run, or its rows are damaged.
@@ -51,9 +51,9 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
     """Return the comparison table of stored runs, as Markdown.
 
     Args:
-        folders: Folders that `run` left.
-        judge: Whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the newest judge's.
-        tell: Called with what a reader should know about the state of a folder.
+        folders: Folders of stored runs.
+        judge: The judge whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the latest.
+        tell: A callback for remarks about the state of a folder.
 
     Raises:
         UserError: A folder holds no run, none has verdicts of that judge, or several judges are

@@ -7,15 +7,19 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cllm_bench.api.inputs import Tell, at_least_one, build_tasks, check_sandbox, required
+from cllm_bench.api.options import RunOptions
 from cllm_bench.contracts import JudgedTask, Listen, Sampling
+from cllm_bench.core.options import takes, write_config
 from cllm_bench.core.registry import Registry
-from cllm_bench.core.settings import parse_pairs, parse_selection
+from cllm_bench.core.settings import parse_selection
 from cllm_bench.data.sources import task_sources
-from cllm_bench.engine.family import DEFAULT, ModelFamily, find_family
+from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.family_file import describe_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
@@ -26,34 +30,12 @@ if TYPE_CHECKING:
 
     from cllm_bench.judge.grading import Material, Outcome
     from cllm_bench.judge.protocol import Judge
-from cllm_bench.api.inputs import Tell, at_least_one, build_tasks, check_sandbox, required
 
-
-@dataclass(frozen=True)
-class RunOptions:
-    """The options of `run`, as given."""
-
-    methods: tuple[str, ...]
-    tasks: tuple[str, ...]
-    model: str
-    roles: tuple[str, ...]
-    data: tuple[str, ...]
-    limit: int | None
-    repeats: int
-    output: Path | None
-    seed: int
-    noise_floor: bool
-    temperature: float
-    top_p: float
-    device: str
-    dtype: str
-    attention: str
-    engine: str
-    threads: int
-    unsafe: bool
-    plugins: tuple[Path, ...]
-    judge: str | None = None
-    judge_url: str | None = None
+CONFIG = "config.toml"
+_HEADING = (
+    "# The resolved options of this run. `cllm-bench run --config FILE` is the same run;\n"
+    "# with `--output FOLDER` it is repeated there.\n\n"
+)
 
 
 @dataclass(frozen=True)
@@ -98,59 +80,14 @@ class RunResult:
         return comparison_table([(self.manifest, self.summaries)])
 
 
-def run(
-    methods: Sequence[str],
-    tasks: Sequence[str],
-    model: str = DEFAULT,
-    *,
-    roles: Mapping[str, str] | None = None,
-    data: Sequence[str] = (),
-    limit: int | None = None,
-    repeats: int = 3,
-    output: str | Path | None = None,
-    seed: int = 0,
-    noise_floor: bool = True,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    device: str = "auto",
-    dtype: str = "auto",
-    attention: str = "sdpa",
-    engine: str = "eager",
-    threads: int = 0,
-    judge: str | None = None,
-    judge_url: str | None = None,
-    allow_unsafe_code: bool = False,
-    plugins: Sequence[str | Path] = (),
-    progress: Listen | None = None,
-) -> RunResult:
+@takes(RunOptions)
+def run(options: RunOptions) -> RunResult:
     """Measure methods on tasks, paired with the baseline; the same run as `cllm-bench run`.
 
     Nothing is printed. A folder that holds part of the same run is finished, not begun again.
 
     Args:
-        methods: `NAME` or `NAME:key=value,…`, each a row of the table.
-        tasks: `NAME` or `NAME:key=value,…`.
-        model: A bundled family, a folder, or an id on the Hub.
-        roles: Checkpoints by role: paths or Hub ids.
-        data: `TASK=DIR`, or one DIR; `built-in` or `hub` in place of DIR.
-        limit: Use only the first N questions of each task.
-        repeats: How often every question is asked.
-        output: Folder of the results; by default one in `./results`, named after the configuration.
-        seed: Seed of order, sampled replies and statistics.
-        noise_floor: Whether the baseline is measured twice (A/A).
-        temperature: Sampling temperature; 0 means greedy decoding.
-        top_p: Nucleus of sampling.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        dtype: `auto`, `float32`, `bfloat16`, …
-        attention: `sdpa`, `eager` or `plain`.
-        engine: `eager`, `graph` or `compiled`.
-        threads: CPU threads. 0 uses the family's recommended number, or one per core.
-        judge: The model that grades conversations.
-        judge_url: Its endpoint, where it is none of this machine's.
-        allow_unsafe_code: Run what models write even where it cannot be isolated fully.
-        plugins: Python files, or folders of them, with methods and tasks.
-        progress: Called with what runs, how much is done and of how much; never while the clock
-            runs.
+        options: See `RunOptions`.
 
     Returns:
         Summaries, folder and rows. A sample that failed is a row, not an exception.
@@ -158,30 +95,7 @@ def run(
     Raises:
         UserError: Something asked for does not exist or does not fit.
     """
-    options = RunOptions(
-        methods=tuple(methods),
-        tasks=tuple(tasks),
-        model=model,
-        roles=tuple(f"{role}={where}" for role, where in (roles or {}).items()),
-        data=tuple(data),
-        limit=limit,
-        repeats=repeats,
-        output=None if output is None else Path(output),
-        seed=seed,
-        noise_floor=noise_floor,
-        temperature=temperature,
-        top_p=top_p,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        engine=engine,
-        threads=threads,
-        unsafe=allow_unsafe_code,
-        plugins=tuple(map(Path, plugins)),
-        judge=judge,
-        judge_url=judge_url,
-    )
-    return PreparedRun(options).execute(progress or (lambda *_: None))
+    return PreparedRun(options).execute(options.progress or (lambda *_: None))
 
 
 class PreparedRun:
@@ -199,7 +113,15 @@ class PreparedRun:
         self._tell = tell
         self._plan = _plan(options, tell)
         self._judging = _judging(options, self._plan)
-        self.output = options.output or _default_output(self._plan)
+        self.output = Path(options.output or _default_output(self._plan))
+        runtime = self._plan.family.runtime
+        self._resolved = replace(
+            options,
+            output=self.output,
+            device=runtime.device,
+            dtype=runtime.dtype,
+            threads=runtime.threads,
+        )
 
     def execute(self, listen: Listen) -> RunResult:
         """Measure what is still missing, grade it, and write summary and table.
@@ -218,6 +140,8 @@ class PreparedRun:
         for warning in folder.warnings:
             self._tell(f"note: {warning}")
         with folder:
+            if not (folder.path / CONFIG).exists():
+                folder.write_text(CONFIG, _HEADING + write_config(self._resolved))
             summaries = runner.run()
             if captures.count:
                 folder.write_text(
@@ -251,19 +175,20 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
     specs = plan_methods(registry, methods, sampling, again=options.noise_floor)
     tasks = build_tasks(registry, options.tasks)
     attention = choice("attention", options.attention, Attention)
-    checkpoints = parse_pairs(options.roles, "--role")
     # Before torch is loaded, so that a wrong name is told at once.
-    threads = options.threads or find_family(options.model, roles=checkpoints).threads
+    threads = options.threads or describe_family(options.model, options.roles).threads
     engine = choice("engine", options.engine, Engine)
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
-    family = find_family(options.model, roles=checkpoints, runtime=runtime)
+    family = find_family(options.model, roles=options.roles, runtime=runtime)
     _check_roles(registry, family, specs, options)
-    sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
+    sources = task_sources(
+        registry, list(tasks), options.data, built_in=family.description.built_in
+    )
     plans = tuple(
         plan_task(name, task, sources[name], options.limit, sampling)
         for name, task in tasks.items()
     )
-    sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe, tell=tell)
+    sandbox = check_sandbox(list(tasks.values()), allowed=options.allow_unsafe_code, tell=tell)
     return RunPlan(family, specs, plans, options.repeats, options.seed, sampling, sandbox)
 
 

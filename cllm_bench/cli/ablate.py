@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from pathlib import Path
 
 import typer
 from rich.console import Console
 
-from cllm_bench.ablation.plan import AblateOptions, Ablation
+from cllm_bench.ablation.plan import Ablation
 from cllm_bench.ablation.report import ablation_table, figures
 from cllm_bench.ablation.runner import evaluate, train, warn
 from cllm_bench.ablation.variants import Variant, combinations, expand, following, parse_vary
@@ -22,8 +23,11 @@ from cllm_bench.api.inputs import (
     family_to_train,
     required,
 )
+from cllm_bench.api.options import AblateOptions
+from cllm_bench.api.run import CONFIG
 from cllm_bench.cli.progress import LiveProgress, say
 from cllm_bench.contracts import SampleSet, Sampling, Task
+from cllm_bench.core.options import write_config
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import Selection, parse_selection
 from cllm_bench.data.sources import task_sources
@@ -62,7 +66,7 @@ def plan_ablation(options: AblateOptions, console: Console) -> Ablation:
         progress("reading the questions", 0, 1)
         material = _training_questions(registry, tasks, options, family)
         tests = _test_questions(registry, tasks, options, family)
-    sandbox = check_sandbox(list(tasks.values()), allowed=options.unsafe, tell=say)
+    sandbox = check_sandbox(list(tasks.values()), allowed=options.allow_unsafe_code, tell=say)
     ablation = Ablation(
         name, variants, methods, family, material, tests, sandbox, registry, options
     )
@@ -109,7 +113,7 @@ def _training_questions(
     registry: Registry, tasks: Mapping[str, Task], options: AblateOptions, family: ModelFamily
 ) -> dict[str, tuple[Task, SampleSet]]:
     sources = task_sources(
-        registry, list(tasks), options.data, built_in=family.built_in, split="train"
+        registry, list(tasks), options.data, built_in=family.description.built_in, split="train"
     )
     return {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
 
@@ -117,7 +121,9 @@ def _training_questions(
 def _test_questions(
     registry: Registry, tasks: Mapping[str, Task], options: AblateOptions, family: ModelFamily
 ) -> tuple[TaskPlan, ...]:
-    sources = task_sources(registry, list(tasks), options.data, built_in=family.built_in)
+    sources = task_sources(
+        registry, list(tasks), options.data, built_in=family.description.built_in
+    )
     return tuple(
         plan_task(name, task, sources[name], options.limit, Sampling())
         for name, task in tasks.items()
@@ -133,8 +139,10 @@ def ablate_command(options: AblateOptions) -> None:
     """
     console = Console(stderr=True)
     ablation = plan_ablation(options, console)
-    with ResultFolder.open(options.output, ablation.manifest()) as folder:
+    with ResultFolder.open(Path(options.output), ablation.manifest()) as folder:
         warn(folder, console)
+        if not (folder.path / CONFIG).exists():
+            folder.write_text(CONFIG, write_config(options))
         with LiveProgress(console) as progress:
             entries = train(ablation, progress, console)
             measured = evaluate(ablation, entries, progress, console)
@@ -145,7 +153,8 @@ def ablate_command(options: AblateOptions) -> None:
         folder.write_text("table.md", text)
     sys.stdout.write(text)
     console.print(
-        f"stored in {options.output} (table.md, ablation.json, manifest.json, variants/, run/)",
+        f"Saved to {options.output} (table.md, ablation.json, manifest.json, config.toml, "
+        "variants/, run/).",
         soft_wrap=True,
     )
     failed = sum(summary["failed"] for summary in run[1])

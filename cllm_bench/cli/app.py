@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cllm_bench import __version__
-from cllm_bench.cli.inspection import checks
-from cllm_bench.cli.options import (
-    Attention,
-    Data,
-    Device,
-    Dtype,
-    Engine,
-    JudgeModel,
-    JudgeUrl,
-    Limit,
-    Model,
-    NoiseFloor,
-    Plugins,
-    RecipeText,
-    Repeats,
-    Results,
-    Role,
-    Seed,
-    Tasks,
-    Temperature,
-    Threads,
-    TopP,
-    Unsafe,
+from cllm_bench.api.options import (
+    AblateOptions,
+    CheckMethodOptions,
+    CheckTaskOptions,
+    JudgeOptions,
+    ListOptions,
+    NewMethodOptions,
+    OverlapOptions,
+    ProfileOptions,
+    RunOptions,
+    TableOptions,
+    TrainOptions,
+    ValidateOptions,
 )
-from cllm_bench.engine.family import DEFAULT
+from cllm_bench.cli.options import command
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.machine.processes import is_main, rank
 
@@ -50,221 +37,114 @@ app = typer.Typer(
 )
 
 
-@app.command(short_help="Measure methods on tasks.")
-def run(
-    method: Annotated[
-        list[str] | None,
-        typer.Option("--method", help="NAME[:key=value,…]; repeat it for more rows in the table."),
-    ] = None,
-    task: Tasks = None,
-    model: Model = DEFAULT,
-    role: Role = None,
-    data: Data = None,
-    limit: Limit = None,
-    repeats: Repeats = 3,
-    output: Results = None,
-    seed: Seed = 0,
-    noise_floor: NoiseFloor = True,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    attention: Attention = "sdpa",
-    engine: Engine = "eager",
-    threads: Threads = 0,
-    judge: JudgeModel = None,
-    judge_url: JudgeUrl = None,
-    unsafe: Unsafe = False,
-    plugin: Plugins = None,
-) -> None:
-    """Measure methods on tasks: speed, quality and exactness, paired with the baseline."""
-    from cllm_bench.api.run import RunOptions
+@command(app, RunOptions, short_help="Measure methods on tasks.", config=True)
+def run(options: RunOptions) -> None:
+    """Measure methods on tasks: speed, quality and exactness, paired with the baseline.
+
+    Repeat the command to continue after an interruption.
+    """
     from cllm_bench.cli.run import run_command
 
-    options = RunOptions(
-        methods=tuple(method or ()),
-        tasks=tuple(task or ()),
-        model=model,
-        roles=tuple(role or ()),
-        data=tuple(data or ()),
-        limit=limit,
-        repeats=repeats,
-        output=output,
-        seed=seed,
-        noise_floor=noise_floor,
-        temperature=temperature,
-        top_p=top_p,
-        device=device,
-        dtype=dtype,
-        attention=attention,
-        engine=engine,
-        threads=threads,
-        unsafe=unsafe,
-        plugins=tuple(plugin or ()),
-        judge=judge,
-        judge_url=judge_url,
-    )
-    with _interruptible():
-        run_command(options)
+    run_command(options)
 
 
-@app.command("judge", short_help="Have the replies of a run graded by another model.")
-def judge_(
-    run: Annotated[Path, typer.Argument(help="A folder that `run` left.")],
-    judge: Annotated[
-        str,
-        typer.Option(
-            "--judge",
-            help="A folder or an id on the Hub, or with --judge-url the name that the model has "
-            "there.",
-        ),
-    ],
-    judge_url: JudgeUrl = None,
-    data: Data = None,
-    parallel: Annotated[int, typer.Option(help="Requests at once.")] = 4,
-    device: Device = "auto",
-    threads: Threads = 0,
-    plugin: Plugins = None,
-) -> None:
-    """Have the replies of a run graded by another model; repeat it to ask for what is missing."""
-    from cllm_bench.cli.judge import JudgeOptions, judge_command
+@command(app, JudgeOptions, short_help="Have the replies of a run graded by another model.")
+def judge(options: JudgeOptions) -> None:
+    """Have the replies of a run graded by another model.
 
-    options = JudgeOptions(
-        run=run,
-        judge=judge,
-        url=judge_url,
-        data=tuple(data or ()),
-        parallel=parallel,
-        device=device,
-        threads=threads,
-        plugins=tuple(plugin or ()),
-    )
-    with _interruptible():
-        judge_command(options)
+    Repeat the command to ask only for what is missing.
+    """
+    from cllm_bench.cli.judge import judge_command
+
+    judge_command(options)
 
 
-@app.command(short_help="Make tables from stored rows alone.")
-def table(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that `run` left.")],
-    output: Annotated[Path | None, typer.Option(help="Write the Markdown here too.")] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(help="Whose verdicts to show, NAME or NAME@IDENTITY; default: the newest's."),
-    ] = None,
-) -> None:
-    """Make the comparison table from stored rows alone."""
-    from cllm_bench.api.results import table as make_table
-    from cllm_bench.cli.progress import say
-    from cllm_bench.core.files import write_atomically
+@command(app, TableOptions, short_help="Make the comparison table of stored runs.")
+def table(options: TableOptions) -> None:
+    """Make the comparison table of stored runs from their rows alone."""
+    from cllm_bench.cli.table import table_command
 
-    text = make_table(*folders, judge=judge, tell=say)
-    if output is not None:
-        write_atomically(output, text)
-    sys.stdout.write(text)
+    table_command(options)
 
 
-@app.command("list", short_help="Show what there is, and what is broken.")
-def list_command(plugin: Plugins = None) -> None:
-    """Show methods, tasks, recipes and bundled families; broken plugins with their reason."""
+@command(app, ListOptions, name="list", short_help="List methods, tasks, recipes and families.")
+def list_command(options: ListOptions) -> None:
+    """List methods, tasks, recipes and bundled families, and broken plugins with their reason."""
     from cllm_bench.cli.listing import show
 
-    show(tuple(plugin or ()))
+    show(options)
 
 
-@app.command(short_help="Train a checkpoint by a recipe.")
-def train(
-    recipe: RecipeText,
-    output: Annotated[Path, typer.Option(help="The family directory to leave.")],
-    task: Tasks = None,
-    model: Model = DEFAULT,
-    role: Role = None,
-    data: Data = None,
-    device: Device = "auto",
-    threads: Threads = 0,
-    unsafe: Unsafe = False,
-    plugin: Plugins = None,
-) -> None:
-    """Train a checkpoint by a recipe; repeat the command to go on after an interruption."""
-    from cllm_bench.cli.train import TrainOptions, train_command
+@command(app, TrainOptions, short_help="Train a checkpoint by a recipe.", config=True)
+def train(options: TrainOptions) -> None:
+    """Train a checkpoint by a recipe.
 
-    options = TrainOptions(
-        recipe=recipe,
-        tasks=tuple(task or ()),
-        model=model,
-        roles=tuple(role or ()),
-        data=tuple(data or ()),
-        output=output,
-        device=device,
-        threads=threads,
-        unsafe=unsafe,
-        plugins=tuple(plugin or ()),
-    )
-    with _interruptible():
-        train_command(options)
-
-
-@app.command(short_help="Train variants of a recipe and compare them.")
-def ablate(
-    recipe: RecipeText,
-    output: Annotated[Path, typer.Option(help="Folder of trainings, run and table.")],
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--vary",
-            help="KEY=VALUE|VALUE: values of a setting, each a variant; a value may carry others, "
-            "as in KEY=VALUE+OTHER=VALUE; repeatable.",
-        ),
-    ] = None,
-    grid: Annotated[
-        bool,
-        typer.Option("--grid", help="Every combination of the values, not one --vary at a time."),
-    ] = False,
-    method: Annotated[
-        str | None,
-        typer.Option(help="NAME[:key=value,…] that decodes; default: named as the recipe's role."),
-    ] = None,
-    task: Tasks = None,
-    model: Model = DEFAULT,
-    role: Role = None,
-    data: Data = None,
-    limit: Limit = None,
-    repeats: Repeats = 3,
-    device: Device = "auto",
-    threads: Threads = 0,
-    unsafe: Unsafe = False,
-    plugin: Plugins = None,
-) -> None:
-    """Train variants of a recipe, measure all in one run, and tabulate what each change did.
-
-    The base is trained too. A setting that recipe and method share, such as a block size, follows
-    the recipe where it is varied or set, unless --method gives it. Repeat the command to go on
-    after an interruption.
+    Repeat the command to continue after an interruption.
     """
-    from cllm_bench.ablation.plan import AblateOptions
+    from cllm_bench.cli.train import train_command
+
+    train_command(options)
+
+
+@command(app, AblateOptions, short_help="Train variants of a recipe and compare them.", config=True)
+def ablate(options: AblateOptions) -> None:
+    """Train variants of a recipe, measure all of them in one run, and tabulate the differences.
+
+    The recipe without changes is trained too. A setting that recipe and method share, such as the
+    block size, follows the recipe where it is varied or set, unless --method gives it. Repeat the
+    command to continue after an interruption.
+    """
     from cllm_bench.cli.ablate import ablate_command
 
-    options = AblateOptions(
-        recipe=recipe,
-        vary=tuple(vary or ()),
-        grid=grid,
-        method=method,
-        tasks=tuple(task or ()),
-        model=model,
-        roles=tuple(role or ()),
-        data=tuple(data or ()),
-        limit=limit,
-        repeats=repeats,
-        output=output,
-        device=device,
-        threads=threads,
-        unsafe=unsafe,
-        plugins=tuple(plugin or ()),
-    )
-    with _interruptible():
-        ablate_command(options)
+    ablate_command(options)
 
 
-app.registered_commands += checks.registered_commands
+@command(app, ProfileOptions, short_help="Time the forward passes of a model.")
+def profile(options: ProfileOptions) -> None:
+    """Time forward passes of 1 to 256 tokens, and say what settling several tokens could gain."""
+    from cllm_bench.cli.profile import profile_command
+
+    profile_command(options)
+
+
+@command(app, ValidateOptions, short_help="Grade the reference answers of each task.")
+def validate(options: ValidateOptions) -> None:
+    """Grade the reference answers of each task: a score below 100% is an error of the grader."""
+    from cllm_bench.cli.validate import validate_command
+
+    validate_command(options)
+
+
+@command(app, NewMethodOptions, short_help="Write the file of a new method.")
+def new_method(options: NewMethodOptions) -> None:
+    """Write a Python file with a working method, and mark where your idea goes."""
+    from cllm_bench.cli.new_method import new_command
+
+    new_command(options)
+
+
+@command(app, CheckMethodOptions, short_help="Check that a method keeps its contract.")
+def check_method(options: CheckMethodOptions) -> None:
+    """Check that a method is exact, starts anew, stops, rolls back, samples … on tiny models."""
+    from cllm_bench.cli.check import check_command
+
+    check_command(options)
+
+
+@command(app, CheckTaskOptions, short_help="Check that a task keeps its contract.")
+def check_task(options: CheckTaskOptions) -> None:
+    """Check that a task is deterministic, grades its own answers right and keeps splits apart."""
+    from cllm_bench.cli.check import check_task_command
+
+    check_task_command(options)
+
+
+@command(app, OverlapOptions, short_help="Look for test questions in a training set.")
+def overlap(options: OverlapOptions) -> None:
+    """Look for test questions in a training set: identical ones and near-duplicates."""
+    from cllm_bench.cli.overlap import overlap_command
+
+    overlap_command(options)
 
 
 @app.callback(invoke_without_command=True)
@@ -274,15 +154,6 @@ def _options(
     if version:
         typer.echo(f"cllm-bench {__version__}")
         raise typer.Exit
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("stopped; what is stored stays: repeat the command to go on", err=True)
-        raise typer.Exit(130) from None
 
 
 def main() -> None:

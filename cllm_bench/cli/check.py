@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cllm_bench.api.options import CheckMethodOptions, CheckTaskOptions
 from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Source
-from cllm_bench.core.settings import parse_pairs
 from cllm_bench.errors import UserError
 from cllm_bench.testing.methods import CHECKS, CheckResult, MethodSuite
 from cllm_bench.testing.tasks import TASK_CHECKS, TaskSuite
@@ -20,38 +20,36 @@ from cllm_bench.testing.tasks import TASK_CHECKS, TaskSuite
 _COLOURS = {"passed": "green", "failed": "red", "skipped": "yellow"}
 
 
-def check_command(
-    method: str, plugins: Sequence[Path], model: str | None, roles: Sequence[str]
-) -> None:
+def check_command(options: CheckMethodOptions) -> None:
     """Check that a method keeps its contract, and show how each check went.
 
     Raises:
         UserError: There is no such method, setting or family, or the method refuses all models.
         Exit: With code 1, where a check failed.
     """
-    suite = MethodSuite(method, plugins, model, parse_pairs(roles, "--role"), None)
-    _show(method, CHECKS, suite.result)
+    suite = MethodSuite(
+        options.method, list(map(Path, options.plugins)), options.model, options.roles, None
+    )
+    _show(options.method, CHECKS, suite.result)
     refusal = suite.result("binding")
     if refusal.status == "skipped":
         raise UserError(f"nothing was decoded: {refusal.message}")
 
 
-def check_task_command(
-    task: str, data: Path | None, plugins: Sequence[Path], *, unsafe: bool
-) -> None:
+def check_task_command(options: CheckTaskOptions) -> None:
     """Check that a task keeps its contract, and show how each check went.
 
     Raises:
         UserError: There is no such task, setting or data.
         Exit: With code 1, where a check failed.
     """
-    if unsafe:
+    if options.allow_unsafe_code:
         from cllm_bench.sandbox.isolation import allow_unsafe_code
 
         allow_unsafe_code()
-    source = None if data is None else Source("folder", data)
-    suite = TaskSuite(task, plugins, source)
-    _show(task, TASK_CHECKS, suite.result)
+    source = None if options.data is None else Source("folder", Path(options.data))
+    suite = TaskSuite(options.task, list(map(Path, options.plugins)), source)
+    _show(options.task, TASK_CHECKS, suite.result)
     asked = suite.result("samples")
     if asked.status == "skipped":
         raise UserError(f"nothing was asked: {asked.message}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
+from cllm_bench.api.options import JudgeOptions
 from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.contracts import Task
 from cllm_bench.core.registry import Registry
@@ -26,20 +26,6 @@ from cllm_bench.results.judgements import total
 BUILT_IN = "built-in"  # label of every task's own sample
 
 
-@dataclass(frozen=True)
-class JudgeOptions:
-    """The options of `judge`, as given."""
-
-    run: Path
-    judge: str
-    url: str | None
-    data: tuple[str, ...]
-    parallel: int
-    device: str
-    threads: int
-    plugins: tuple[Path, ...]
-
-
 def judge_command(options: JudgeOptions) -> None:
     """Grade an earlier run, write its tables anew and show them.
 
@@ -52,9 +38,10 @@ def judge_command(options: JudgeOptions) -> None:
         raise UserError(f"--parallel must be at least 1, not {options.parallel}")
     registry = Registry(options.plugins)
     runtime = Runtime(options.device, threads=options.threads)
-    judge = find_judge(options.judge, options.url, registry, runtime, options.parallel)
+    judge = find_judge(options.judge, options.judge_url, registry, runtime, options.parallel)
     console = Console(stderr=True)
-    with ResultFolder.claim(options.run) as folder:
+    run = Path(options.run)
+    with ResultFolder.claim(run) as folder:
         for warning in folder.warnings:
             console.print(f"note: {warning}", style="yellow", soft_wrap=True)
         material = _material(registry, folder.manifest, options.data)
@@ -63,7 +50,7 @@ def judge_command(options: JudgeOptions) -> None:
     from cllm_bench.report.tables import rich_table
 
     rich_table([(folder.manifest, summaries)])
-    report(console, judge, outcome, options.run)
+    report(console, judge, outcome, run)
 
 
 def report(console: Console, judge: Judge, outcome: Outcome, run: Path) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from cllm_bench.api.options import ListOptions
 from cllm_bench.core.registry import Door, Registered, Registry
-from cllm_bench.engine.family import BUNDLED, FILE, bundled_families, read_family
+from cllm_bench.engine.family_file import BUNDLED, FILE, bundled_families, read_family
 
 
-def show(plugins: Sequence[Path]) -> None:
+def show(options: ListOptions) -> None:
     """Print methods, tasks, recipes, objectives, families and broken plugins."""
-    registry = Registry(plugins)
+    registry = Registry(options.plugins)
     console = Console()
     for title, door in (
         ("Methods", registry.methods),

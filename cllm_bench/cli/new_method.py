@@ -9,6 +9,7 @@ from string import Template
 
 from rich.console import Console
 
+from cllm_bench.api.options import NewMethodOptions
 from cllm_bench.core.files import write_atomically
 from cllm_bench.core.registry import Registry
 from cllm_bench.errors import UserError
@@ -106,12 +107,13 @@ class ${cls}Decoder:
 ''')
 
 
-def new_command(name: str, output: Path | None) -> None:
+def new_command(options: NewMethodOptions) -> None:
     """Write a method that works, for the user to go on from.
 
     Raises:
         UserError: The name does not do, or is taken, or the file is there.
     """
+    name = options.name
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise UserError(
             f"'{name}' cannot be a method's name: give lower-case words of two characters or more, "
@@ -119,7 +121,7 @@ def new_command(name: str, output: Path | None) -> None:
         )
     if name in Registry().methods.names():
         raise UserError(f"there is a method '{name}' already: give another name")
-    file = output or Path(f"{name}.py")
+    file = Path(options.output or f"{name}.py")
     if file.exists():
         raise UserError(f"'{file}' is there already: move it away, or name another with --output")
     if file.suffix != ".py" or not file.parent.is_dir():

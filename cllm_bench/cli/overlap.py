@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cllm_bench.api.options import OverlapOptions
 from cllm_bench.contracts import ChatTask, Sample, Source, Split, Task
 from cllm_bench.core.files import write_atomically
 from cllm_bench.core.registry import Registry
@@ -22,18 +22,6 @@ from cllm_bench.errors import UserError
 
 SHOWN = 5  # examples
 LENGTH = 300  # of an example, in characters
-
-
-@dataclass(frozen=True)
-class OverlapOptions:
-    """What the command was asked for; the fields are its options."""
-
-    train: str
-    test: str
-    ngram: int
-    threshold: float
-    output: Path | None
-    plugins: Sequence[Path]
 
 
 class Questions(NamedTuple):
@@ -60,17 +48,18 @@ def overlap_command(options: OverlapOptions) -> None:
         raise UserError(f"--ngram must be at least 1, not {options.ngram}")
     if not 0 < options.threshold <= 1:
         raise UserError(f"--threshold must be above 0 and at most 1, not {options.threshold}")
-    if options.output is not None and options.output.suffix not in (".md", ".json"):
-        raise UserError(f"--output '{options.output}' must end in .md or .json")
+    output = None if options.output is None else Path(options.output)
+    if output is not None and output.suffix not in (".md", ".json"):
+        raise UserError(f"--output '{output}' must end in .md or .json")
     registry = Registry(options.plugins)
     train = _questions(registry, "--train", options.train, "train")
     test = _questions(registry, "--test", options.test, "test")
     found = find_overlap(
         train.questions, test.questions, ngram=options.ngram, threshold=options.threshold
     )
-    if options.output is not None:
-        report = overlap_report if options.output.suffix == ".md" else as_json
-        write_atomically(options.output, report(options, train, test, found))
+    if output is not None:
+        report = overlap_report if output.suffix == ".md" else as_json
+        write_atomically(output, report(options, train, test, found))
     _show(options, train, test, found)
 
 

@@ -4,37 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 
+from cllm_bench.api.options import ProfileOptions
 from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.core.files import write_atomically, writing
-from cllm_bench.core.settings import parse_pairs
 from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import describe_family
 from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
 from cllm_bench.report.profile import Profile, profile_report
-
-
-@dataclass(frozen=True)
-class ProfileOptions:
-    """The options of `profile`, as given."""
-
-    model: str
-    role: str
-    roles: tuple[str, ...]
-    output: Path | None
-    device: str
-    dtype: str
-    attention: str
-    engine: str
-    threads: int
 
 
 def profile_command(options: ProfileOptions) -> None:
@@ -43,20 +28,19 @@ def profile_command(options: ProfileOptions) -> None:
     Raises:
         UserError: There is no such model or device, or the folder holds something.
     """
-    checkpoints = parse_pairs(options.roles, "--role")
-    named = find_family(options.model, roles=checkpoints)
-    named.checkpoint(options.role)  # before torch is loaded: a wrong name is told at once
-    default = f"{named.name.replace('/', '--')}-{options.role}-profile"
-    output = options.output or Path("results") / default
+    named = describe_family(options.model, options.roles)
+    named.checkpoint(options.checkpoint)  # before torch is loaded: a wrong name is told at once
+    default = f"{named.name.replace('/', '--')}-{options.checkpoint}-profile"
+    output = Path(options.output or Path("results") / default)
     _refuse(output)
     attention = choice("attention", options.attention, Attention)
     threads = options.threads or named.threads
     engine = choice("engine", options.engine, Engine)
     runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
-    family = find_family(options.model, roles=checkpoints, runtime=runtime)
+    family = find_family(options.model, roles=options.roles, runtime=runtime)
     console = Console(stderr=True)
     with LiveProgress(console) as progress:
-        found = measure(family, options.role, ROWS, CONTEXTS, progress)
+        found = measure(family, options.checkpoint, ROWS, CONTEXTS, progress)
     manifest = environment(runtime.device) | {"runtime": dataclasses.asdict(runtime)}
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))

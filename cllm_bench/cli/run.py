@@ -5,7 +5,8 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from cllm_bench.api.run import PreparedRun, RunOptions
+from cllm_bench.api.options import RunOptions
+from cllm_bench.api.run import PreparedRun
 from cllm_bench.cli.progress import LiveProgress, say
 
 
@@ -29,7 +30,8 @@ def run_command(options: RunOptions) -> None:
             "outside of all times"
         )
     console.print(
-        f"stored in {result.folder} (table.md, summary.json, samples.jsonl, manifest.json)",
+        f"Saved to {result.folder} (table.md, summary.json, samples.jsonl, manifest.json, "
+        "config.toml).",
         soft_wrap=True,
     )
     if result.judge is not None and result.judged is not None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from cllm_bench.api.inputs import build_tasks, check_sandbox
+from cllm_bench.api.options import ValidateOptions
 from cllm_bench.cli.progress import LiveProgress, say
 from cllm_bench.contracts import Sample, SampleSet, Task, TextTask
 from cllm_bench.core.registry import Registry
@@ -18,19 +18,17 @@ from cllm_bench.data.sources import task_sources
 SHOWN = 5
 
 
-def validate_command(
-    tasks: Sequence[str], data: Sequence[str], plugins: Sequence[Path], *, unsafe: bool
-) -> None:
+def validate_command(options: ValidateOptions) -> None:
     """Grade every task's references and print a line each.
 
     Raises:
         UserError: A task does not exist or fit, is asked for twice, or has no data.
         Exit: With code 1, where a reference is not graded as right.
     """
-    registry = Registry(plugins)
-    built = build_tasks(registry, split_selections(tasks) or registry.tasks.names())
-    sources = task_sources(registry, list(built), data, built_in=True)
-    check_sandbox(list(built.values()), allowed=unsafe, tell=say)
+    registry = Registry(options.plugins)
+    built = build_tasks(registry, split_selections(options.tasks) or registry.tasks.names())
+    sources = task_sources(registry, list(built), options.data, built_in=True)
+    check_sandbox(list(built.values()), allowed=options.allow_unsafe_code, tell=say)
     console = Console(soft_wrap=True)
     wrong = 0
     with LiveProgress(Console(stderr=True)) as progress:

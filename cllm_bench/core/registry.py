@@ -108,7 +108,7 @@ class Registry:
         UserError: A plugin path is not there, or takes a name that is taken.
     """
 
-    def __init__(self, plugins: Sequence[Path] = ()) -> None:
+    def __init__(self, plugins: Sequence[str | Path] = ()) -> None:
         found: dict[str, dict[str, tuple[str, Callable[[], Any]]]] = {kind: {} for kind in GROUPS}
         for kind, group in GROUPS.items():
             for point in entry_points(group=group):
@@ -116,7 +116,7 @@ class Registry:
                 found[kind][point.name] = (origin, point.load)
         self.broken: list[Registered] = []
         for path in plugins:
-            for kind, name, origin, load in self._plugin(path):
+            for kind, name, origin, load in self._plugin(Path(path)):
                 if name in found[kind]:
                     raise UserError(
                         f"plugin {origin} registers {kind} '{name}', which {found[kind][name][0]} "

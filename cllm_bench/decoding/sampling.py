@@ -1,4 +1,4 @@
-"""How the next token is chosen: greedily, or drawn from the model's distribution, reproducibly.
+"""Chooses the next token: greedily, or sampled reproducibly from the model's distribution.
 
 A draw is the Gumbel-max one: the token with the highest `logit / temperature + g`, where g is
 standard Gumbel noise; it has exactly the distribution softmax(logits / temperature). The noise
@@ -27,7 +27,7 @@ class Chooser:
 
     Args:
         sampling: Temperature, nucleus and seed. At temperature 0 the choice is the argmax.
-        device: Of the logits.
+        device: The device of the logits.
     """
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
@@ -49,9 +49,9 @@ class Chooser:
         """Return the token chosen by each row, on the device.
 
         Args:
-            logits: Of the rows.
-            place: Index, in the reply, of the token that follows the first row.
-            depth: Where row t stands behind the first. Default: a chain, 0 … T-1.
+            logits: The logits of the rows.
+            place: The index, in the reply, of the token that follows the first row.
+            depth: The distance of each row from the first; by default a chain, 0 … T-1.
         """
         return self.scores(logits, place, depth).argmax(-1)
 
@@ -61,7 +61,7 @@ class Chooser:
         place: int,
         depth: Tensor | None = None,  # (T,)
     ) -> Tensor:  # (T, V)
-        """Return what the choice is the argmax of."""
+        """Return the scores whose argmax is the choice: logits, with noise where sampled."""
         if self.greedy:
             return logits
         noise = self._noise(place, logits.shape[0] if depth is None else None, depth, logits)

@@ -25,27 +25,27 @@ INITIAL_CAPACITY = 1024
 
 
 class Output(NamedTuple):
-    """What a forward pass returns, still on the device."""
+    """The output of a forward pass, on the device."""
 
     logits: Tensor  # (T, V)
-    hidden: Tensor | None  # (T, H), after the last norm; only where asked for
+    hidden: Tensor | None  # (T, H), after the last norm; only if requested
 
 
 class Session:
-    """One sequence in a model: committed tokens, and forward passes that try further ones.
+    """One sequence in a model: committed tokens, and forward passes over tentative ones.
 
-    `forward` runs new tokens behind the committed ones; `keep` commits some of them. Rows that are
-    not kept are forgotten: rolling back moves a number and copies nothing.
+    `forward` runs new tokens after the committed ones; `keep` commits some of them. Rows that are
+    not kept are dropped: rolling back changes a number and copies nothing.
 
     Args:
-        model: Prepared for inference.
-        capacity: Tokens for which there is room at first.
-        role: Of the model in its family.
-        passes: Counts the calls of `forward`.
+        model: The model, prepared for inference.
+        capacity: The number of tokens that the cache can hold at first; it grows.
+        role: The role of the model in its family.
+        passes: Where the calls of `forward` are counted.
 
     Attributes:
-        device: Where the model lives.
-        length: Committed tokens, L.
+        device: The device of the model.
+        length: The number of committed tokens, L.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Session:
 
     @property
     def room(self) -> int:
-        """New tokens for which the model still has positions; a pass may not have more rows."""
+        """The number of positions that are left; a pass cannot have more rows."""
         known = self._positions_known
         return sys.maxsize if known is None else known - self.length
 
@@ -80,7 +80,7 @@ class Session:
         *,
         hidden: bool = False,
     ) -> Output:
-        """Forget everything, run and commit the prompt; return the last row only (T = 1)."""
+        """Start anew: run and commit the prompt, and return its last row only (T = 1)."""
         self.length = 0
         self._cache.commit(0)
         output = self._run(prompt_ids, None, None, last_only=True, hidden=hidden)
@@ -97,25 +97,28 @@ class Session:
         mask: Tensor | None = None,  # (T, T) bool
         hidden: bool = False,
     ) -> Output:
-        """Run new tokens behind the committed ones, without committing them.
+        """Run new tokens after the committed ones, without committing them.
 
         Args:
-            ids: The tokens.
-            depth: Position of each row, counted from the first uncommitted position. Default: a
-                chain, 0 … T-1.
-            mask: Which new rows each new row sees, itself included; committed tokens are seen by
-                all. Default: causal, as in a chain.
-            hidden: Whether hidden states are wanted too.
+            ids: The token ids.
+            depth: The position of each row, counted from the first uncommitted position; by default
+                a chain, 0 … T-1.
+            mask: True where a new row (first axis) attends to a new row (second axis), itself
+                included; all rows attend to the committed tokens. By default causal, as in a chain.
+            hidden: Whether to return hidden states too.
         """
         output = self._run(ids, depth, mask, last_only=False, hidden=hidden)
         self._passes.add(self._role, self._pending, mask is not None)
         return output
 
     def keep(self, rows: int | Tensor) -> None:
-        """Commit the first `rows` rows of the last pass, or those at `rows`, and drop the rest.
+        """Commit rows of the last pass and drop the others.
+
+        Args:
+            rows: The number of leading rows to commit, or the indices of the rows, (K,) integers.
 
         Raises:
-            ValueError: More rows than the last pass had.
+            ValueError: The last pass had fewer rows.
         """
         count = rows if isinstance(rows, int) else rows.numel()
         if count > self._pending:

@@ -1,4 +1,4 @@
-"""Another model grades replies: protocol, endpoints, local weights, grading.
+"""Grading of replies by another model: protocol, endpoints, local checkpoints, the grading loop.
 
-Stored verdicts are in results/, the scores that they give in report/.
+Stored judgements belong in results/, the scores computed from them in report/.
 """

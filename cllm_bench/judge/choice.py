@@ -1,4 +1,4 @@
-"""Which judge the options name: an endpoint, or weights on this machine."""
+"""Choice of a judge by the command line's options: an endpoint or a local checkpoint."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cllm_bench.judge.endpoint import EndpointJudge, key_of_environment
 from cllm_bench.judge.local import LocalJudge
 from cllm_bench.judge.protocol import Judge
 
-PARALLEL = 4  # requests at once
+PARALLEL = 4  # simultaneous requests
 
 
 def find_judge(
@@ -18,10 +18,17 @@ def find_judge(
     runtime: Runtime,
     parallel: int = PARALLEL,
 ) -> Judge:
-    """Return the judge that the options name; it is not asked yet.
+    """Return the judge that the options name, without contacting or loading it.
+
+    Args:
+        model: Name of the model at the endpoint, or a local checkpoint if `url` is None.
+        url: Base URL of an endpoint.
+        registry: Registered methods; a local judge decodes with the baseline.
+        runtime: Device and precision of a local judge.
+        parallel: Number of simultaneous requests to an endpoint.
 
     Raises:
-        UserError: There is no such checkpoint, or the address or the key is none.
+        UserError: The checkpoint does not exist, or the URL or the API key is malformed.
     """
     if url is None:
         return LocalJudge(model, runtime, registry)

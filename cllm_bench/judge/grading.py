@@ -1,4 +1,4 @@
-"""The judging of a run: every reply that lacks a verdict, each stored as soon as it is there."""
+"""Grades every reply of a run that has no rating yet and stores each answer at once."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import JudgeId, Judgement, conversations, ratings
 from cllm_bench.results.rows import Row, row_key
 
-GIVE_UP = 3  # answers that fail to come, one after the other
+GIVE_UP = 3  # failures in a row
 
 
 class Material(NamedTuple):
-    """What the judge needs of a task: its settings and its questions by id."""
+    """A task of the run and its questions by id."""
 
     task: Task
     samples: Mapping[str, Sample]
 
 
 class JudgedReply(NamedTuple):
-    """What a judge is asked once, and the rows whose replies it is about."""
+    """One prompt for the judge, and the keys of the rows whose replies it grades."""
 
     task: str
     best: float
@@ -38,18 +38,18 @@ class JudgedReply(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Hash of what the judge is asked."""
+        """Hash of the prompt."""
         return row_key(system=self.prompt.system, user=self.prompt.user)
 
 
 class Outcome(NamedTuple):
-    """What came of it.
+    """Result of a grading.
 
     Attributes:
-        replies: Replies of the run that a judge can grade.
-        judged: Those that have a rating now.
-        fresh: What the judge said, or failed to say, this time.
-        stopped: Why it was not asked to the end, if it was not.
+        replies: Number of replies of the run that a judge can grade.
+        judged: Number of these that have a rating now.
+        fresh: Judgements made this time, failures included.
+        stopped: Reason for an early end; None if every prompt was tried.
     """
 
     replies: int
@@ -60,13 +60,13 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Judging:
-    """A judge at work on a folder.
+    """Grading of one result folder by one judge.
 
     Attributes:
-        folder: Open for writing.
-        judge: Who is asked.
-        listen: Told after every answer.
-        judge_id: By which verdicts are known as this judge's.
+        folder: Result folder, open for writing.
+        judge: Model that grades.
+        listen: Called with the progress.
+        judge_id: Identifies the stored judgements of this judge.
     """
 
     folder: ResultFolder
@@ -83,13 +83,13 @@ class Judging:
         self.judge_id = JudgeId(self.judge.name, self.judge.identity)
 
     def run(self, material: Mapping[str, Material]) -> Outcome:
-        """Ask what is missing, and store every answer; those of earlier calls stay.
+        """Grade the replies without a rating and store every answer; earlier answers are kept.
 
         Args:
-            material: By label of the task.
+            material: Tasks with their questions, by label of the task.
 
         Raises:
-            UserError: The judge will never answer, or nothing can be stored.
+            UserError: The judge will never answer, or its answers cannot be stored.
         """
         questions = list(self._questions(material))
         known = {
@@ -99,7 +99,7 @@ class Judging:
         }
         missing = self._missing(questions)
         for question in missing:
-            if question.key in known:  # of rows that came later
+            if question.key in known:  # the same reply, in rows that were added later
                 score, text = known[question.key].score, known[question.key].text
                 self._store(replace(self._blank(question), score=score, text=text))
         self._ask_all([question for question in missing if question.key not in known])
@@ -108,7 +108,7 @@ class Judging:
         return Outcome(replies, replies - left, tuple(self._fresh), self._stopped)
 
     def _questions(self, material: Mapping[str, Material]) -> Iterator[JudgedReply]:
-        """Yield what is to be asked, once where several methods replied the same."""
+        """Yield the prompts of the run; equal replies of several methods share one."""
         for label, (task, samples) in material.items():
             asked: dict[JudgePrompt, list[str]] = {}
             own = [row for row in self.folder.rows if row.task == label]
@@ -120,7 +120,7 @@ class Judging:
                 yield JudgedReply(label, task.best_score, prompt, tuple(keys))
 
     def _missing(self, questions: Sequence[JudgedReply]) -> list[JudgedReply]:
-        """Return the questions that have rows without a rating, with these rows only."""
+        """Return the prompts that have rows without a rating, reduced to these rows."""
         found = ratings(self.folder.judgements, self.judge_id)
         left = [
             question._replace(rows=tuple(key for key in question.rows if key not in found))
@@ -140,14 +140,14 @@ class Judging:
                 for done, future in enumerate(as_completed(futures), 1):
                     future.result()
                     self.listen(f"judge {self.judge.name}", done, len(questions))
-            except BaseException:  # what is under way comes to its end, and is stored
+            except BaseException:  # requests under way finish and are stored
                 self._halt("interrupted")
                 for future in futures:
                     future.cancel()
                 raise
 
     def _ask(self, question: JudgedReply) -> None:
-        """Ask one question and store the answer; do nothing once the judging has stopped."""
+        """Send one prompt and store the answer; do nothing once the grading has stopped."""
         if self._stopped is not None:
             return
         begun = time.monotonic()
@@ -165,7 +165,7 @@ class Judging:
             raise
         self._failures, self._answered = 0, True
         score = rating(opinion.text, question.best)
-        wrong = f"no rating from {LOWEST:g} to {question.best:g} in what the judge wrote"
+        wrong = f"the judge's answer contains no rating from {LOWEST:g} to {question.best:g}"
         self._store(
             replace(
                 self._blank(question, begun),
@@ -179,7 +179,7 @@ class Judging:
         )
 
     def _blank(self, question: JudgedReply, begun: float | None = None) -> Judgement:
-        """Return a judgement without any content."""
+        """Return a judgement without an answer."""
         return Judgement(
             judge=self.judge_id.name,
             identity=self.judge_id.identity,
@@ -202,7 +202,10 @@ class Judging:
             self._fresh.append(judgement)
 
     def _count(self, error: NoOpinion) -> None:
-        """Give up after a few failures in a row; a prompt's own count until something succeeds."""
+        """Stop the grading after a few failures in a row.
+
+        Failures that lie in the prompt count only until the judge has answered once.
+        """
         with self._lock:
             self._failures += not error.own or not self._answered
         if self._failures >= GIVE_UP:
@@ -217,7 +220,7 @@ class Judging:
 def _prompts(
     task: Task, samples: Mapping[str, Sample], rows: Sequence[Row]
 ) -> Iterator[tuple[JudgePrompt, Row]]:
-    """Yield what is asked about each turn of a conversation, if it is there to its end."""
+    """Yield the prompt for each turn of a conversation, unless turns are missing."""
     sample = samples[question_of(rows[0].sample)]
     turns = task.turns(sample) if isinstance(task, ChatTask) else 1
     if len(rows) < turns:
@@ -230,10 +233,10 @@ def _prompts(
 def judge_folder(
     folder: ResultFolder, judge: Judge, material: Mapping[str, Material], listen: Listen
 ) -> tuple[Outcome, list[dict[str, Any]]]:
-    """Ask what is missing, and write the summary whatever comes of it.
+    """Grade the replies without a rating, then write the summary, also after a failure.
 
     Raises:
-        UserError: The judge will never answer, or nothing can be stored.
+        UserError: The judge will never answer, or its answers cannot be stored.
     """
     from cllm_bench.report.write import write_summary
 

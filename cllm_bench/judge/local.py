@@ -1,4 +1,4 @@
-"""A judge whose weights are here: it answers greedily through the harness's own loop."""
+"""A judge that is a local checkpoint and decodes greedily with the baseline method."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 class LocalJudge:
-    """A checkpoint that judges, loaded when it is asked first.
+    """A checkpoint that grades replies, loaded with the first prompt.
 
     Args:
-        model: A folder, or an id on the Hub.
+        model: Folder of a checkpoint or family, or an id on the Hub.
         runtime: Device and precision.
-        registry: Knows the baseline method, which decodes.
+        registry: Registered methods, among them the baseline.
 
     Attributes:
-        name: Says that it is a local one.
-        identity: Tells its weights from others in a folder of that name.
-        parallel: 1.
+        name: Name of the model, marked as local.
+        identity: Distinguishes its weights from others in a folder of the same name.
+        parallel: Always 1.
 
     Raises:
-        UserError: There is no such model.
+        UserError: The model does not exist.
     """
 
     parallel = 1
@@ -42,7 +42,7 @@ class LocalJudge:
             self._checkpoint = family.checkpoint("target")
         except UserError as error:
             raise UserError(
-                f"--judge {model} without --judge-url is a local checkpoint, and: {error}"
+                f"--judge {model} without --judge-url must be a local checkpoint, but: {error}"
             ) from None
         self.name = f"{family.name} (local)"
         self._model = model
@@ -50,7 +50,7 @@ class LocalJudge:
         self._registry = registry
 
     def ask(self, prompt: JudgePrompt) -> Opinion:
-        """Let it answer."""
+        """Decode the answer to a prompt."""
         from cllm_bench.decoding.loop import generate
         from cllm_bench.engine.clock import device_clock
 
@@ -65,20 +65,20 @@ class LocalJudge:
                 stop_ids=self._family.stop_ids,
                 clock=device_clock(self._family.runtime.device),
             )
-        except UserError as error:  # the prompt and the answer are too long for it
+        except UserError as error:  # the prompt does not fit into the context
             raise NoOpinion(str(error), own=True) from None
         text = self._family.tokenizer.decode(list(found.token_ids), skip_special_tokens=True)
         return Opinion(str(text), 1, len(prompt_ids), len(found.token_ids))
 
     def stop(self) -> None:
-        """Do nothing: it never waits."""
+        """Do nothing: a local judge never waits."""
 
     @cached_property
     def identity(self) -> str:
-        """Hash of the checkpoint's files, or the Hub's commit.
+        """Hash of the checkpoint's files, or the commit on the Hub.
 
         Raises:
-            UserError: They cannot be read.
+            UserError: The files cannot be read.
         """
         from cllm_bench.engine.loading import fingerprint
 
@@ -100,7 +100,7 @@ class LocalJudge:
 
         tokenizer = self._family.tokenizer
         if not tokenizer.chat_template:
-            raise UserError(f"judge '{self._model}' has no chat template: name a chat model")
+            raise UserError(f"judge '{self._model}' has no chat template; use a chat model")
         messages = [
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": prompt.user},
@@ -112,8 +112,8 @@ class LocalJudge:
         except TemplateError as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"the chat template of judge '{self._model}' takes no system prompt ({reason}); "
-                "name another judge"
+                f"the chat template of judge '{self._model}' does not support a system prompt "
+                f"({reason}); use another judge"
             ) from None
         ids = tokenizer(text, add_special_tokens=False).input_ids
         return torch.tensor(ids, device=self._family.runtime.device)

@@ -1,4 +1,4 @@
-"""What a task is that another model grades, and what that model's verdicts mean.
+"""Protocol of a model that grades replies, and the rating that it writes.
 
 Single-answer grading as in MT-bench (Zheng et al., NeurIPS 2023): the judge reads a question and a
 reply and writes a rating.
@@ -12,20 +12,20 @@ from typing import Protocol
 
 from cllm_bench.contracts import JudgePrompt
 
-LOWEST = 1.0  # of a rating; the highest is the task's best score
-# The harness asks for the first; the second is what FastChat's llm_judge accepts in its place.
+LOWEST = 1.0  # lowest rating; the highest is the task's best score
+# Judge prompts ask for the first form; FastChat's llm_judge also accepts the second.
 _RATINGS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What a judge wrote.
+    """An answer of a judge.
 
     Attributes:
-        text: The whole of it.
-        requests: How often it was asked until it answered.
-        prompt_tokens: Counted by the judge, if it counts.
-        completion_tokens: The same for what it wrote.
+        text: Full text of the answer.
+        requests: Number of requests until the answer came.
+        prompt_tokens: Tokens of the prompt as the judge counts them; None if it does not.
+        completion_tokens: Tokens of the answer, likewise.
     """
 
     text: str
@@ -35,11 +35,12 @@ class Opinion:
 
 
 class NoOpinion(Exception):  # noqa: N818 - an outcome, which is stored
-    """A judge that was asked and gave no text.
+    """A judge gave no text for a prompt.
 
     Attributes:
-        requests: How often it was asked.
-        own: Whether it lies in this prompt and says nothing of others, as when it is too long.
+        requests: Number of requests that were sent.
+        own: Whether the cause lies in this prompt alone, such as its length, so that other prompts
+            may well succeed.
     """
 
     def __init__(self, reason: str, requests: int = 1, *, own: bool = False) -> None:
@@ -49,57 +50,55 @@ class NoOpinion(Exception):  # noqa: N818 - an outcome, which is stored
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """A judge that was told to stop while it waited for an answer."""
+    """A judge was stopped while it waited to repeat a request."""
 
 
 class Judge(Protocol):
     """A model that grades.
 
     Attributes:
-        name: As tables show it; several judges may have the same.
-        identity: What tells it from others of its name, such as a hash of its weights or an
-            address; it is stored and shown, and holds no secret.
-        parallel: How many prompts it may be asked at once.
+        name: Name shown in tables; several judges may share it.
+        identity: Distinguishes judges of one name, such as a hash of the weights or a URL. It is
+            stored and shown, so it must not contain a secret.
+        parallel: Number of prompts that may be asked simultaneously.
     """
 
     @property
     def name(self) -> str:
-        """The name."""
+        """Name shown in tables."""
         ...
 
     @property
     def identity(self) -> str:
-        """The identity."""
+        """Hash or URL that distinguishes judges of one name."""
         ...
 
     @property
     def parallel(self) -> int:
-        """The number."""
+        """Number of prompts that may be asked simultaneously."""
         ...
 
     def ask(self, prompt: JudgePrompt) -> Opinion:
-        """Ask it; called by several threads at once where `parallel` is above 1.
+        """Return the judge's answer to a prompt; called from several threads if `parallel` > 1.
 
         Raises:
-            NoOpinion: It did not answer this time.
-            Stopped: It was told to stop.
-            UserError: It will never answer: there is no use in asking again.
+            NoOpinion: The judge did not answer this time.
+            Stopped: `stop` was called while the judge waited.
+            UserError: The judge will never answer, so asking again is useless.
         """
         ...
 
     def stop(self) -> None:
-        """Let every `ask` that waits for a better time give up; called from another thread."""
+        """Make every `ask` that is waiting to repeat a request give up; called from any thread."""
         ...
 
 
 def rating(text: str, best: float) -> float | None:
-    """Return the rating that a judge wrote; None where there is none, or one out of range.
-
-    Of several the first counts.
+    """Return the first rating in a judge's answer; None if it is missing or out of range.
 
     Args:
-        text: What the judge wrote.
-        best: The highest rating.
+        text: Answer of the judge.
+        best: Highest valid rating.
     """
     for pattern in _RATINGS:
         if (found := pattern.search(text)) is not None:

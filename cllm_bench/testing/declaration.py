@@ -8,6 +8,7 @@ from typing import Any, get_args
 from cllm_bench.contracts import Exactness, LibraryDecoder
 from cllm_bench.core.settings import Selection, build, label, parse_selection
 from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.errors import UserError
 from cllm_bench.testing.outcome import Failed
 from cllm_bench.testing.subject import Subject
@@ -85,7 +86,7 @@ def check_texts(made: Any, name: str, kind: str) -> str:
 def check_binding(subject: Subject) -> str:
     """Bind to every family; and to one without checkpoints, which must be refused."""
     try:
-        subject.method.bind(ModelFamily("a family without checkpoints", {}))
+        subject.method.bind(ModelFamily(FamilyDescription("a family without checkpoints", {})))
     except UserError:
         pass
     else:

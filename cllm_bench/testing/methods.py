@@ -160,7 +160,7 @@ class MethodSuite:
     def _make(self, check: str) -> CheckResult:
         subject = self._subject
         try:
-            with _threads(1 if subject.given is None else subject.given.threads):
+            with _threads(1 if subject.given is None else subject.given.description.threads):
                 return CheckResult(check, "passed", _code(check)(subject))
         except Failed as failure:
             return CheckResult(check, "failed", str(failure))
@@ -171,7 +171,8 @@ class MethodSuite:
 
     @cached_property
     def _subject(self) -> Subject:
-        from cllm_bench.engine.family import DEFAULT, find_family
+        from cllm_bench.engine.family import find_family
+        from cllm_bench.engine.family_file import DEFAULT
         from cllm_bench.engine.runtime import Runtime
         from cllm_bench.testing.subject import Subject
 

@@ -25,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.engine.runtime import Runtime
 
 RoleBuilder = Callable[[Path, Path], None]  # the role's folder, to be written; the target's
@@ -78,7 +79,7 @@ def tiny_family(
         if role != "target":
             found[role] = _checkpoint(shape, role, dict(builders).get(role))
     runtime = Runtime("cpu", "float32", threads=1)
-    return ModelFamily(name, found, runtime)
+    return ModelFamily(FamilyDescription(name, found), runtime)
 
 
 @functools.cache

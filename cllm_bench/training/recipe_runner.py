@@ -15,7 +15,8 @@ from cllm_bench.contracts import Recipe, Stage, TrainingJob
 from cllm_bench.core.files import lock, write_atomically, writing
 from cllm_bench.core.resume import difference
 from cllm_bench.core.settings import as_dict
-from cllm_bench.engine.family import FILE, ModelFamily, read_family
+from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.family_file import FILE, read_family
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import code_hash, code_place, environment
 from cllm_bench.machine.processes import barrier, is_main, join, on_main
@@ -234,7 +235,10 @@ def write_family(output: Path, family: ModelFamily, recipe: Recipe) -> None:
     roles[recipe.role] = recipe.role
     lines = [f'name = "{output.resolve().name}"', "", "[roles]"]
     lines += [f"{json.dumps(role)} = {json.dumps(location)}" for role, location in roles.items()]
-    run = {"threads": family.threads, "data": "built-in" if family.built_in else ""}
+    run = {
+        "threads": family.description.threads,
+        "data": "built-in" if family.description.built_in else "",
+    }
     lines += ["", "[run]"] if any(run.values()) else []
     lines += [f"{name} = {json.dumps(value)}" for name, value in run.items() if value]
     write_atomically(output / FILE, "\n".join(lines) + "\n")

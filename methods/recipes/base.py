@@ -97,7 +97,7 @@ class RecipeRun(Generic[R]):
         """The family, with the attention kernel that the recipe trains with."""
         family = self.job.family
         kernel = getattr(self.recipe, "attention", family.runtime.attention)
-        return replace(family, runtime=replace(family.runtime, attention=kernel))
+        return family.unloaded(runtime=replace(family.runtime, attention=kernel))
 
     def load(self, role: str, family: ModelFamily | None = None) -> PreTrainedModel:
         """Return the weights of a role, as this family runs them or another one does."""

@@ -125,7 +125,7 @@ def as_it_runs(family: ModelFamily) -> ModelFamily:
 
     Weights to train are in float32; answers are collected as the target will be decoded.
     """
-    return replace(family, runtime=replace(family.runtime, dtype="auto").resolve())
+    return family.unloaded(runtime=replace(family.runtime, dtype="auto").resolve())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import cllm_bench
-from cllm_bench.engine.family import read_family
+from cllm_bench.engine.family_file import read_family
 
 
 def run(output, **options):
@@ -69,6 +69,31 @@ def test_data_frames_equal_the_file(tmp_path):
             ours = list(row[name]) if isinstance(value, list) else row[name]
             assert ours == value or (value is None and ours != ours) or ours is value, name
     assert list(found.summaries["method"]) == ["ar", "jacobi"]
+
+
+def test_a_training_prints_nothing_and_resumes(tmp_path, capfd):
+    recipe = (
+        "target:init=scratch,hidden=16,layers=2,heads=2,feed_forward=24,vocabulary=400,"
+        "learning_rate=0.01,tokens=512,steps=4"
+    )
+    output, heard = tmp_path / "mine", []
+
+    def train(**options):
+        return cllm_bench.train(
+            recipe, output, ["spider:train_questions=400"], threads=1, device="cpu", **options
+        )
+
+    first = train(progress=lambda *what: heard.append(what))
+    stored = (first.checkpoint / "model.safetensors").read_bytes()
+    second = train()
+    assert first == second
+    assert first.folder == output
+    assert (second.checkpoint / "model.safetensors").read_bytes() == stored
+    assert list(first.log["step"])[-1] == 4
+    assert heard
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err == ""
 
 
 def test_a_user_error_is_an_exception(tmp_path):

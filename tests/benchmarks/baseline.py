@@ -22,6 +22,7 @@ from cllm_bench.contracts import Sampling, Source
 from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import describe_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.machine.environment import machine, versions
@@ -122,7 +123,7 @@ def main():
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
 
-    threads = options.threads or find_family(options.model).threads
+    threads = options.threads or describe_family(options.model).threads
     runtime = Runtime(options.device, threads=threads).resolve()
     family = find_family(options.model, runtime=runtime)
     model, clock = family.model("target"), device_clock(runtime.device)

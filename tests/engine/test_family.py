@@ -4,7 +4,8 @@ from families import write_checkpoint, write_family
 from random_models import KINDS, tiny_config, tiny_model
 
 from cllm_bench.engine.checkpoint import Checkpoint
-from cllm_bench.engine.family import BUNDLED, FILE, bundled_families, find_family, read_family
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import BUNDLED, FILE, bundled_families, read_family
 from cllm_bench.engine.loading import fingerprint, load_model, refuse_behaviour, refuse_config
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
@@ -21,7 +22,7 @@ def test_a_family_folder(folder):
     family = find_family(str(folder), runtime=CPU)
     assert family.name == "tiny"
     assert list(family.roles) == ["target", "other"]
-    assert not family.built_in
+    assert not family.description.built_in
     assert family.model("target") is family.model("target")
     assert family.vocabulary("target") == len(family.tokenizer)
     assert family.stop_ids == {family.tokenizer.eos_token_id}

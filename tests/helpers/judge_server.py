@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -45,7 +46,7 @@ class Endpoint:
         port: That of an earlier one, to be the same judge; 0 takes a free one.
 
     Attributes:
-        requests: For each request its path, headers and JSON body, in the order of arrival.
+        requests: Path, headers and JSON body of each request, in the order of arrival.
     """
 
     def __init__(self, behave: Callable[[str, int], Answer | str], port: int = 0) -> None:
@@ -89,7 +90,7 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                answer = endpoint._take(self.path, dict(self.headers), body)
+                answer = endpoint._take(self.path, self.headers, body)
                 if answer == HANG:
                     endpoint._released.wait(10)
                 if isinstance(answer, str):
@@ -111,7 +112,7 @@ class Endpoint:
 
         return Handler
 
-    def _take(self, path: str, headers: dict[str, str], body: Any) -> Answer | str:
+    def _take(self, path: str, headers: Message, body: Any) -> Answer | str:
         with self._lock:
             text = body["messages"][-1]["content"]
             times = self.prompts.count(text)

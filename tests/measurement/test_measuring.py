@@ -326,7 +326,7 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine, expected):
     others = []
     cells = [SimpleNamespace(label="ar", method=Method())]
     cells.append(SimpleNamespace(label="other", method=Other()))
-    used = replace(family, runtime=capturing)
+    used = family.unloaded(runtime=capturing)
     answering = Executor(SimpleNamespace(specs=cells, family=used), Clock())
     used.part("heads", 1, lambda: torch.zeros(1))  # of the first binding
     longest = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)

@@ -11,6 +11,7 @@ from cllm_bench.contracts import Sampling
 from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.engine.loading import TOKENIZER_FILES
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
@@ -196,7 +197,7 @@ def test_a_family_without_a_target_has_nothing_to_differ_from(folder, tmp_path):
     from cllm_bench.engine.family import ModelFamily
 
     role = other_vocabulary(tmp_path / "cllm")
-    family = ModelFamily("odd", {"cllm": Checkpoint(str(role))}, CPU)
+    family = ModelFamily(FamilyDescription("odd", {"cllm": Checkpoint(str(role))}), CPU)
     assert family.model("cllm") is family.model("cllm")
 
 

@@ -16,6 +16,7 @@ from cllm_bench.contracts import Sampling
 from cllm_bench.decoding.sampling import probabilities
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench_methods.ar import Autoregressive
@@ -41,7 +42,7 @@ LEFTOVERS = {
 
 def family_of(roles):
     checkpoints = {role: Checkpoint(str(folder)) for role, folder in roles.items()}
-    return ModelFamily("tiny", checkpoints, Runtime("cpu", "float32", threads=1))
+    return ModelFamily(FamilyDescription("tiny", checkpoints), Runtime("cpu", "float32", threads=1))
 
 
 def write_noisy(source, folder):

@@ -16,6 +16,7 @@ from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
@@ -320,7 +321,7 @@ def bind(folder, tmp_path):
             role.mkdir(exist_ok=True)
             write_heads(role, weights, config or {})
         roles = {**tiny.roles, "medusa": Checkpoint(str(role))}
-        return Medusa(**settings).bind(ModelFamily("tiny", roles, CPU))
+        return Medusa(**settings).bind(ModelFamily(FamilyDescription("tiny", roles), CPU))
 
     bound.model = tiny.model("target")
     return bound

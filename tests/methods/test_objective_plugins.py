@@ -182,8 +182,10 @@ def test_objectives_are_varied(monkeypatch, tmp_path, tiny, mine, capsys):
 def test_a_job_without_objectives_has_the_installed_ones(tmp_path):
     from cllm_bench.contracts import TrainingJob
     from cllm_bench.engine.family import ModelFamily
+    from cllm_bench.engine.family_file import FamilyDescription
 
-    job = TrainingJob(ModelFamily("none", {}), {}, tmp_path, lambda *_: None)
+    family = ModelFamily(FamilyDescription("none", {}))
+    job = TrainingJob(family, {}, tmp_path, lambda *_: None)
     recipe = CllmRecipe(objective="progressive", window=3, divergence="jsd")
     assert recipe.objective_of(job.objectives) == Progressive("jsd", 3, "packed")
     assert recipe.parts(job) == (Progressive,)

@@ -8,7 +8,8 @@ from greedy_decoding import decode
 
 from cllm_bench.contracts import Message, Source
 from cllm_bench.decoding.chat_templates import chat_ids
-from cllm_bench.engine.family import BUNDLED, find_family
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import BUNDLED
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm.method import Cllm

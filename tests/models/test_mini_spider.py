@@ -7,7 +7,8 @@ import torch
 from greedy_decoding import decode
 
 from cllm_bench.contracts import Source
-from cllm_bench.engine.family import BUNDLED, find_family
+from cllm_bench.engine.family import find_family
+from cllm_bench.engine.family_file import BUNDLED
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm.method import Cllm

@@ -20,8 +20,8 @@ HEAVY = {"torch", "transformers", "accelerate", "datasets", "evaluate", "pandas"
 # Rooms from the top floor to the bottom: one imports only what lies below it.
 FLOORS = [
     {"cli"},
-    {"api"},
     {"ablation"},
+    {"api"},
     {"measurement", "judge"},
     {"report"},
     {"results", "testing"},
@@ -37,7 +37,14 @@ LIGHT_ROOMS = {"core", "machine", "data", "report", "results", "cli"}
 LIGHT = [
     *("ablation.plan", "ablation.report", "ablation.runner", "ablation.variants", "contracts"),
     *("decoding.exactness", "decoding.loop", "decoding.repetition", "engine.checkpoint"),
-    *("engine.clock", "engine.family", "engine.passes", "engine.runtime", "errors"),
+    *(
+        "engine.clock",
+        "engine.family",
+        "engine.family_file",
+        "engine.passes",
+        "engine.runtime",
+        "errors",
+    ),
     *("measurement.method_specs", "measurement.plan", "training.recipe_runner"),
 ]
 MODULES_A_FOLDER = 20

@@ -41,6 +41,8 @@ def test_the_wheel_holds_the_tree(tmp_path):
     inside = {name for name in names if ".dist-info/" not in name}
     expected = set()
     for path in tracked():
+        if path.endswith("training_log.jsonl") or "/before/" in path:
+            continue  # how a bundled checkpoint was trained stays in the repository
         folder, _, rest = path.partition("/")
         expected.add(f"{FOLDERS[folder]}/{rest}")
     assert inside == expected

@@ -60,7 +60,9 @@ def test_two_processes_leave_what_one_does(monkeypatch, tmp_path):
     command += ["--device", "cpu", "--output"]
     assert cli(monkeypatch, *command, one) == 0
     said = launch("-m", "cllm_bench", *command, two)
-    assert [said.count(text) for text in ("tokenizer\n", "fit\n", "export\n", "left in")] == [1] * 4
+    assert [said.count(text) for text in ("tokenizer\n", "fit\n", "export\n", "Saved to")] == [
+        1
+    ] * 4
     assert files(two) == files(one)
     assert_alike(one / "training" / "target" / "fit", two / "training" / "target" / "fit")
 

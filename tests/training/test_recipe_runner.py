@@ -17,6 +17,7 @@ from families import cli, write_coding_task
 from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
 from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.engine.family import ModelFamily, find_family
+from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.sandbox import isolation as sandbox_strength
@@ -60,7 +61,8 @@ def test_from_scratch_to_a_family_that_runs(monkeypatch, tmp_path):
     family = find_family(str(out), runtime=Runtime("cpu", "float32", threads=1))
     assert family.vocabulary("target") == 400
     mini = find_family("mini")  # from which it comes
-    assert (family.threads, family.built_in) == (mini.threads, True)
+    told = family.description
+    assert (told.threads, told.built_in) == (mini.description.threads, True)
     run = ["run", "--model", out, "--method", "ar", "--task", "spider:max_new_tokens=4"]
     data = write_spider(tmp_path / "spider")
     assert cli(monkeypatch, *run, "--data", data, "--output", tmp_path / "run") == 0
@@ -250,7 +252,9 @@ def run(tmp_path, monkeypatch):
 
     def run(name, recipe, *siblings):
         said = []
-        job = TrainingJob(ModelFamily("none", {}), {}, tmp_path / name, lambda *_: None)
+        job = TrainingJob(
+            ModelFamily(FamilyDescription("none", {})), {}, tmp_path / name, lambda *_: None
+        )
         run_recipe("made", recipe, job, said.append, [tmp_path / one for one in siblings])
         return said
 
