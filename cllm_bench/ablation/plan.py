@@ -1,4 +1,4 @@
-"""What an ablation will do, checked before any of it is done."""
+"""The plan of an ablation, checked before anything is trained."""
 
 from __future__ import annotations
 

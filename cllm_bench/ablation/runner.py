@@ -1,4 +1,4 @@
-"""What `ablate` does: train variants of a recipe, then measure all of them in one run."""
+"""Trains the variants of a recipe, then measures all of them in one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one Python call does: a run, stored results as data frames, tables.
+"""The Python calls: a run, a training, stored results as data frames, tables.
 
 Nothing here prints or exits: that is cli/.
 """

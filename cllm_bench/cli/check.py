@@ -1,4 +1,4 @@
-"""What `new-method`, `check-method` and `check-task` do, for those who write their own."""
+"""The commands `check-method` and `check-task`, for authors of plugins."""
 
 from __future__ import annotations
 

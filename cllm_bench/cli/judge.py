@@ -1,4 +1,4 @@
-"""What `judge` does, and `run` with `--judge`: has the replies of a run graded by another model."""
+"""The command `judge`, and `run` with `--judge`: another model grades the replies of a run."""
 
 from __future__ import annotations
 

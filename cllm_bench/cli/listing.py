@@ -1,4 +1,4 @@
-"""What `list` shows."""
+"""The command `list`: methods, tasks, recipes, families and broken plugins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `overlap` does: compares the questions of a training set with those of a test set."""
+"""The command `overlap`: compares the questions of a training set with those of a test set."""
 
 from __future__ import annotations
 

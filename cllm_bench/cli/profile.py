@@ -1,4 +1,4 @@
-"""What `profile` does: times the passes of one model, and leaves table, plot and figures."""
+"""The command `profile`: times the passes of a model and stores table, plot and figures."""
 
 from __future__ import annotations
 

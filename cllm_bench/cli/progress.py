@@ -1,4 +1,4 @@
-"""What a user sees while something long runs."""
+"""Progress bars and messages while something long runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `validate` does: reference answers through each task's own grader."""
+"""The command `validate`: grades the reference answers with each task's own grader."""
 
 from __future__ import annotations
 

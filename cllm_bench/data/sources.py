@@ -1,4 +1,4 @@
-"""Which source each task asks, from `--data` and `--model`. Nothing falls back silently.
+"""Finds the data source of each task from `--data` and `--model`. Nothing falls back silently.
 
 Where `--data` says nothing, a family that was made for the built-in samples is asked these, and any
 other model the public data set. `built-in` and `hub` name these two in place of a folder.

@@ -139,10 +139,10 @@ class ModelFamily:
         model = self.model(role)
         if self.runtime.engine != "eager":
             from cllm_bench.engine.cuda_graphs import GraphSession
-            from cllm_bench.engine.fused_layers import lean_layers
+            from cllm_bench.engine.fused_layers import fused_layers_of
 
             compiled = self.runtime.engine == "compiled"
-            if compiled and not lean_layers(model):
+            if compiled and not fused_layers_of(model):
                 raise UserError(
                     f"--engine compiled fuses layers of the Llama kind, and '{role}' "
                     f"('{self.checkpoint(role).location}') has none; use --engine graph"

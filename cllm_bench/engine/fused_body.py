@@ -1,4 +1,4 @@
-"""The body of a model whose layers are all lean: embedding, layers and last norm, one by one.
+"""The body of a model whose layers are all fused: embedding, layers and last norm, one by one.
 
 For every pass transformers asks again what the configuration says, whether states are to be
 captured and which mask is wanted, and calls each layer through its module: a seventh of a pass of
@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from cllm_bench.engine.cache import PreallocatedCache
-from cllm_bench.engine.fused_layers import LeanLayer, lean_layers
+from cllm_bench.engine.fused_layers import FusedLayer, fused_layers_of
 from cllm_bench.engine.session import Session, cache_argument
 
 _PARTS = {"embed_tokens", "layers", "norm", "rotary_emb"}
@@ -27,13 +27,13 @@ _ROWS = 3
 
 @torch.inference_mode()
 def fuse_body(model: PreTrainedModel) -> bool:
-    """Give a model's body a lean forward pass; tell whether it is one that can have it.
+    """Give a model's body a fused forward pass; tell whether it is one that can have it.
 
-    Its parts must be exactly those above, its layers lean (`fuse_layers`), its positions enough to
+    Its parts must be exactly those above, its layers fused (`fuse_layers`), its positions enough to
     try it, and its results the same to the last bit.
     """
     body: Any = model.base_model
-    layers = lean_layers(model)
+    layers = fused_layers_of(model)
     parts = {name for name, _ in body.named_children()}
     if body is model or parts != _PARTS or not layers or len(layers) != len(body.layers):
         return False
@@ -50,7 +50,7 @@ def fuse_body(model: PreTrainedModel) -> bool:
 class LeanBody:
     """The forward pass of a body; called as transformers calls the body's own."""
 
-    def __init__(self, body: Any, layers: list[LeanLayer], cache_argument: str) -> None:
+    def __init__(self, body: Any, layers: list[FusedLayer], cache_argument: str) -> None:
         self._own = body.forward
         self._body = body
         self._layers = layers

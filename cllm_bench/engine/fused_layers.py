@@ -70,17 +70,17 @@ NORMS: Mapping[type[nn.RMSNorm], Callable[..., Tensor]] = {
 
 @torch.no_grad()
 def fuse_layers(model: PreTrainedModel) -> int:
-    """Give every layer that is of the Llama kind a lean forward pass; return how many are.
+    """Give every layer that is of the Llama kind a fused forward pass; return how many are.
 
     Weights keep their names and values; those of one product are laid out in one piece of memory.
     """
-    fused = 0
+    count = 0
     for layer in _layers(model):
-        lean = _lean(layer)
-        if lean is not None and all(_agrees(layer, lean, rows) for rows in _ROWS):
-            layer.__dict__["forward"] = lean
-            fused += 1
-    return fused
+        fused = _fused(layer)
+        if fused is not None and all(_agrees(layer, fused, rows) for rows in _ROWS):
+            layer.__dict__["forward"] = fused
+            count += 1
+    return count
 
 
 def _layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -88,8 +88,8 @@ def _layers(model: PreTrainedModel) -> list[nn.Module]:
     return list(found) if isinstance(found, nn.ModuleList) else []
 
 
-def _lean(layer: nn.Module) -> LeanLayer | None:
-    """Return a lean pass of a layer; None where it has other parts than those drawn above."""
+def _fused(layer: nn.Module) -> FusedLayer | None:
+    """Return a fused pass of a layer; None where it has other parts than those drawn above."""
     parts = dict(layer.named_children())
     if parts.keys() != _PARTS:
         return None
@@ -107,7 +107,7 @@ def _lean(layer: nn.Module) -> LeanLayer | None:
         and _kernel_of(attention) in ALL_ATTENTION_FUNCTIONS
         and "position_embeddings" in inspect.signature(layer.forward).parameters
     )
-    return LeanLayer(layer) if known else None
+    return FusedLayer(layer) if known else None
 
 
 def _kernel_of(attention: Any) -> str:
@@ -121,7 +121,7 @@ class Parts(NamedTuple):
     behind: Callable[..., Tensor]
 
 
-class LeanLayer:
+class FusedLayer:
     """The forward pass of one layer; called as transformers calls the layer's own.
 
     Attributes:
@@ -186,29 +186,29 @@ class LeanLayer:
         return self.parts.behind(hidden_states, mixed, after, products, self._activation)
 
 
-def lean_layers(model: PreTrainedModel) -> list[LeanLayer]:
-    """Return the passes of the layers that `fuse_layers` made lean."""
+def fused_layers_of(model: PreTrainedModel) -> list[FusedLayer]:
+    """Return the passes of the layers that `fuse_layers` has fused."""
     passes = [layer.__dict__.get("forward") for layer in _layers(model)]
-    return [found for found in passes if isinstance(found, LeanLayer)]
+    return [found for found in passes if isinstance(found, FusedLayer)]
 
 
 @contextmanager
 def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
-    """Let lean layers run what torch.compile makes of them; all layers of a model share it.
+    """Let fused layers run what torch.compile makes of them; all layers of a model share it.
 
     Raises:
         RuntimeError: It cannot be compiled here, or into no few variants.
     """
     import torch._dynamo.config as dynamo  # slow to import, and seldom needed
 
-    lean = lean_layers(model)
-    for found in lean:
+    fused = fused_layers_of(model)
+    for found in fused:
         found.parts = _compiled_parts()
     try:
         with dynamo.patch(recompile_limit=_VARIANTS, fail_on_recompile_limit_hit=True):
             yield
     finally:
-        for found in lean:
+        for found in fused:
             found.parts = _PLAIN
 
 
@@ -281,7 +281,7 @@ def _in_one_piece(parts: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def _agrees(layer: nn.Module, lean: Callable[..., Tensor], rows: int) -> bool:
+def _agrees(layer: nn.Module, fused: Callable[..., Tensor], rows: int) -> bool:
     """Compare with the layer's own forward pass, on random states at random angles."""
     attention: Any = layer.self_attn
     weight = attention.q_proj.weight
@@ -290,7 +290,7 @@ def _agrees(layer: nn.Module, lean: Callable[..., Tensor], rows: int) -> bool:
     angles = torch.randn(1, rows, attention.head_dim // 2, generator=generator).repeat(1, 1, 2)
     inputs = [part.to(weight.device, weight.dtype) for part in (states, angles.cos(), angles.sin())]
     given = {"attention_mask": None, "position_embeddings": (inputs[1], inputs[2])}
-    expected, found = layer(inputs[0], **given), lean(inputs[0], **given)
+    expected, found = layer(inputs[0], **given), fused(inputs[0], **given)
     if not isinstance(expected, Tensor) or expected.shape != found.shape:
         return False
     largest = _ROUNDINGS * torch.finfo(weight.dtype).eps * float(expected.abs().max())

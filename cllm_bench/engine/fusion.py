@@ -1,9 +1,9 @@
-"""Makes a model's forward pass lean: the same results, up to the rounding of a product.
+"""Fuses the operations of a forward pass: the same results, up to the rounding of a product.
 
 A small model spends much of a pass between its operations. Four of the reasons go away here: norms
-written as five operations where torch has one, layers of many small products (`lean_layers.py`),
-what is asked again around them (`lean_body.py`), and the way in which modules find their own parts.
-All methods run on the same lean model.
+written as five operations where torch has one, layers of many small products (`fused_layers.py`),
+what is asked again around them (`fused_body.py`), and the way in which modules find their parts.
+All methods run on the same fused model.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cllm_bench.engine.fused_layers import NORMS, fuse_layers
 _ROWS = (1, 2, 16, 200)
 
 
-def make_lean(model: PreTrainedModel) -> PreTrainedModel:
+def fuse(model: PreTrainedModel) -> PreTrainedModel:
     """Prepare a model for inference where it is, in place; it must not be moved or cast later."""
     fuse_norms(model)
     fuse_layers(model)

@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from cllm_bench.core.files import reading
 from cllm_bench.engine import attention
 from cllm_bench.engine.checkpoint import Checkpoint
-from cllm_bench.engine.fusion import make_lean
+from cllm_bench.engine.fusion import fuse
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
@@ -40,14 +40,14 @@ attention.register()
 
 
 def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
-    """Load a causal model for inference, and make its pass lean.
+    """Load a causal model for inference, and fuse its operations.
 
     Raises:
         UserError: As for `load_weights`, or its cache cannot roll back.
     """
     model = load_weights(checkpoint, runtime).eval()
     with _room(checkpoint, runtime):
-        refuse_behaviour(make_lean(model), checkpoint.location)
+        refuse_behaviour(fuse(model), checkpoint.location)
     return model
 
 

@@ -1,4 +1,4 @@
-"""What a run writes down before its first token: everything that somebody needs to repeat it."""
+"""Records everything that somebody needs to repeat a run: machine, versions, source state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run will do, settled before any of it is done: questions, order, configuration."""
+"""The plan of a run, fixed before anything is measured: questions, order, configuration."""
 
 from __future__ import annotations
 

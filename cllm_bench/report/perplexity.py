@@ -1,4 +1,4 @@
-"""What a summary says of a text's perplexity, with its interval."""
+"""Summarises the perplexity of a text, with its interval."""
 
 from __future__ import annotations
 

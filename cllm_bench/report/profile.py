@@ -1,4 +1,4 @@
-"""What a model's passes cost on this machine, whatever method runs them: stored figures and tables.
+"""The cost of forward passes on this machine, independent of any method: stored figures and tables.
 
 Figures are measured by `profile_command.py`; here they become Markdown. No torch.
 """

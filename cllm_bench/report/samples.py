@@ -1,4 +1,4 @@
-"""What one method did on one task: its rows, and each sample's medians over the repeats."""
+"""The rows of one method on one task, and each sample's medians over the repeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judges said of the replies of a run: stored lines, and the scores that they give.
+"""The verdicts of judges on the replies of a run: stored lines and their ratings.
 
 A line of `judgements.jsonl` is one verdict or one failure to give one. The rows that it names hold
 replies about which the judge was asked the very same: it is asked once, and they share the score.

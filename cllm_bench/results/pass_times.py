@@ -1,4 +1,4 @@
-"""How long passes of each shape take alone, and the speedup that this predicts.
+"""Times of forward passes of each shape, measured alone, and the speedup that they predict.
 
 A run counts the passes of every reply by their shape: weights, rows, whether the rows form a tree,
 and whether the pass before ran other weights. In pauses of the run, and at its end, each shape is

@@ -1,4 +1,4 @@
-"""How a process confines itself before it runs a program that nobody has read.
+"""Confines the process itself before it runs an untrusted program.
 
 Several walls stand one behind the other: namespaces with a root of their own, in which there is
 nothing but Python's standard library; Landlock; a filter of system calls; a user without rights;

@@ -1,4 +1,4 @@
-"""How well programs are confined on this machine, found out by attacking the sandbox."""
+"""Measures how strongly programs are confined on this machine by attacking the sandbox."""
 
 from __future__ import annotations
 

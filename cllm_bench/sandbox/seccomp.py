@@ -1,4 +1,4 @@
-"""Which system calls a program in the sandbox may make: a seccomp filter, in Linux's classic BPF.
+"""The seccomp filter of the sandbox: the system calls that a program may make, in classic BPF.
 
 What Python needs in order to compute, to import and to use its working directory is allowed, and
 everything else refused: starting processes, sockets, signals to others, and changing the owner,

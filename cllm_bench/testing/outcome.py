@@ -1,4 +1,4 @@
-"""How a check ends, beside passing: shared by the suites for methods and for tasks."""
+"""Failed and skipped checks, shared by the suites for methods and for tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a decoder did, pass by pass, and how that differs from the plainest decoding there is."""
+"""Traces a decoder pass by pass and compares it with the plainest decoding there is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optimiser leaves in its folder: whole checkpoints, a log, and the mark of a collapse.
+"""The files of a training: whole checkpoints, a log, and the mark of a collapse.
 
 One code path serves a model in one process, copied to many (DDP) and sharded over many (FSDP 2):
 weights and optimiser state are gathered whole into the main process, which writes them, and every

@@ -1,4 +1,4 @@
-"""What is minimised and how: the contracts between a recipe and the optimiser, and its settings."""
+"""The contracts between a recipe and the optimiser, and the settings of the optimiser."""
 
 from __future__ import annotations
 

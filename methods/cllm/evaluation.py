@@ -1,4 +1,4 @@
-"""What is watched while a CLLM is trained, and when it counts as collapsed."""
+"""Evaluates a CLLM on held-out questions while it is trained, and detects a collapse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Medusa heads learn, alone or with their model, and how often they are right.
+"""The loss of Medusa heads, alone or with their model, and their accuracy.
 
 The label of head k at position t is token t + 2 + k of the text: the model itself gives token
 t + 1. Drawn for a prompt p p, an answer a b c d and two heads:

@@ -1,1 +1,1 @@
-"""What several recipes share: batches of examples, losses, exported checkpoints."""
+"""Shared parts of the recipes: batches of examples, losses, exported checkpoints."""

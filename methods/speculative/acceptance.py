@@ -1,4 +1,4 @@
-"""How tokens are drafted and accepted in one reply of speculative decoding.
+"""Drafting and acceptance of tokens in one reply of speculative decoding.
 
 Both rules leave one small copy from the device to a pass. Places are indices in the reply.
 Shapes: K drafted tokens, V vocabulary.

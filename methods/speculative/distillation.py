@@ -1,4 +1,4 @@
-"""How a draft learns from its target, and how many of its guesses would be accepted.
+"""Distils a draft from its target, and estimates how many of its tokens would be accepted.
 
 Distilled on what the target itself generates, as in Zhou et al. 2023 (arXiv 2310.08461): there the
 draft learns to be right where it will be asked. Shape letters here: B answers, T columns, N answer

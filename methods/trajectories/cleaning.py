@@ -1,4 +1,4 @@
-"""Which trajectories are fit to learn from, and how they are roughened.
+"""Filters and augments collected trajectories.
 
 Source: Kou et al. 2024 (arXiv 2403.00835), sections 3.2 and 4; the original looks for ten identical
 tokens only, and counts those of the prompt too.

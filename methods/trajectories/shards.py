@@ -1,4 +1,4 @@
-"""What is collected, and its records on disk: Parquet shards, whole or not there; a manifest."""
+"""Collected records on disk: atomic Parquet shards and a manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe needs that learns from the target's own generations: questions, and its answers."""
+"""The questions of a recipe and the target's own answers to them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What several tasks share."""
+"""Shared parts of the tasks."""

@@ -1,4 +1,4 @@
-"""What WikiText-2 and the Penn Treebank have in common as tasks: a text, and passages of it."""
+"""The common parts of WikiText-2 and the Penn Treebank as tasks: a text and passages of it."""
 
 from __future__ import annotations
 

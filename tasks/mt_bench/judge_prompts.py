@@ -1,4 +1,4 @@
-"""What a judge is asked about a reply in MT-bench: by the data set's prompts, or by own words."""
+"""The prompts for a judge of MT-bench: those of the data set, or the project's own."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_damaged_weights(monkeypatch, tmp_path, command, capsys, kept):
     assert f"cannot load the model of '{folder}': " in one_line(capsys)
 
 
-@pytest.mark.parametrize("step", ["moved", "made lean", "tried"])
+@pytest.mark.parametrize("step", ["moved", "made fused", "tried"])
 def test_a_model_too_large_for_the_device(monkeypatch, tmp_path, command, capsys, step):
     import torch
     import transformers
@@ -118,7 +118,7 @@ def test_a_model_too_large_for_the_device(monkeypatch, tmp_path, command, capsys
 
     where, name = {
         "moved": (transformers.PreTrainedModel, "to"),
-        "made lean": (loading, "make_lean"),
+        "made fused": (loading, "fuse"),
         "tried": (loading, "Session"),
     }[step]
     monkeypatch.setattr(where, name, refuse)

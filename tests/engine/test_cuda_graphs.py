@@ -13,11 +13,11 @@ from greedy_decoding import decode
 from random_models import KINDS, tiny_model
 
 from cllm_bench.contracts import Sampling
-from cllm_bench.engine import fused_layers as lean_layers
+from cllm_bench.engine import fused_layers
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.cuda_graphs import ROWS, Captures, GraphSession
 from cllm_bench.engine.family import find_family
-from cllm_bench.engine.fusion import make_lean
+from cllm_bench.engine.fusion import fuse
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
@@ -43,7 +43,7 @@ def close(one, other):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_passes_agree_with_the_eager_engine(kind, prompts):
-    model = make_lean(tiny_model(kind))
+    model = fuse(tiny_model(kind))
     eager, graph = Session(model), session_of(model)
     generator = random.Random(0)
     for prompt in prompts[:6]:
@@ -60,15 +60,15 @@ def test_passes_agree_with_the_eager_engine(kind, prompts):
 @pytest.fixture
 def traced(monkeypatch):
     """Layers as torch.compile traces them, without the machine code that it would make of them."""
-    compiled = (torch.compile(p, fullgraph=True, backend="aot_eager") for p in lean_layers._PLAIN)
-    parts = lean_layers.Parts(*compiled)
-    monkeypatch.setattr(lean_layers, "_compiled_parts", lambda: parts)
+    compiled = (torch.compile(p, fullgraph=True, backend="aot_eager") for p in fused_layers._PLAIN)
+    parts = fused_layers.Parts(*compiled)
+    monkeypatch.setattr(fused_layers, "_compiled_parts", lambda: parts)
     torch.compiler.reset()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_passes_agree_with_the_eager_engine(kind, prompts, traced):
-    model = make_lean(tiny_model(kind))
+    model = fuse(tiny_model(kind))
     eager, compiled = Session(model), session_of(model, compiled=True)
     for prompt in prompts[:3]:
         for session in (eager, compiled):
@@ -91,7 +91,7 @@ def test_all_layers_share_what_was_compiled(traced, dtype):
         for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
             for norm in (layer.input_layernorm, layer.post_attention_layernorm):
                 torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
-        compiled = session_of(make_lean(model.to(dtype)), compiled=True)
+        compiled = session_of(fuse(model.to(dtype)), compiled=True)
         compiled.prefill(torch.arange(5))
         for rows in (1, 2, 4, 16, 32):
             compiled.forward([3] * rows)
@@ -102,8 +102,8 @@ def test_prefills_are_not_compiled(monkeypatch):
     def refuse():
         raise AssertionError("compiled")
 
-    monkeypatch.setattr(lean_layers, "_compiled_parts", refuse)
-    session = session_of(make_lean(tiny_model("llama")), compiled=True)
+    monkeypatch.setattr(fused_layers, "_compiled_parts", refuse)
+    session = session_of(fuse(tiny_model("llama")), compiled=True)
     session.prefill(torch.arange(5))
     with pytest.raises(AssertionError, match="compiled"):
         session.forward([1])

@@ -6,8 +6,8 @@ from torch import nn
 from cllm_bench.engine.attention import register
 from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.fused_body import LeanBody, fuse_body
-from cllm_bench.engine.fused_layers import fuse_layers, lean_layers
-from cllm_bench.engine.fusion import fuse_norms, make_lean, shorten_lookups
+from cllm_bench.engine.fused_layers import fuse_layers, fused_layers_of
+from cllm_bench.engine.fusion import fuse, fuse_norms, shorten_lookups
 from cllm_bench.engine.session import Session, cache_argument
 
 
@@ -52,14 +52,14 @@ def trained(kind, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @torch.no_grad()
-def test_layers_are_lean_in_every_precision(kind, dtype, prompts):
+def test_layers_are_fused_in_every_precision(kind, dtype, prompts):
     """Norms that round twice are no reason to leave a layer as it is."""
     model = trained(kind, dtype)
     before = [model(prompt[None]).logits for prompt in prompts]
     assert fuse_norms(model) == 5
     after = [model(prompt[None]).logits for prompt in prompts]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    assert fuse_layers(model) == len(lean_layers(model)) == 2
+    assert fuse_layers(model) == len(fused_layers_of(model)) == 2
     for one, prompt in zip(before, prompts, strict=True):
         tolerance = 16 * torch.finfo(dtype).eps * float(one.abs().max())
         torch.testing.assert_close(model(prompt[None]).logits, one, rtol=0, atol=tolerance)
@@ -67,9 +67,9 @@ def test_layers_are_lean_in_every_precision(kind, dtype, prompts):
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @torch.no_grad()
-def test_other_weights_can_be_loaded_into_a_lean_model(kind, prompts):
+def test_other_weights_can_be_loaded_into_a_fused_model(kind, prompts):
     """Biases too: a recipe decodes with what its last round trained."""
-    model, other = make_lean(trained(kind)), trained(kind, seed=1)
+    model, other = fuse(trained(kind)), trained(kind, seed=1)
     model.load_state_dict(other.state_dict())
     for prompt in prompts:
         expected = other(prompt[None]).logits
@@ -77,31 +77,31 @@ def test_other_weights_can_be_loaded_into_a_lean_model(kind, prompts):
 
 
 @torch.no_grad()
-def test_hidden_states_of_lean_layers_can_be_asked_for():
-    model, lean = tiny_model("llama"), make_lean(tiny_model("llama"))
+def test_hidden_states_of_fused_layers_can_be_asked_for():
+    model, fused = tiny_model("llama"), fuse(tiny_model("llama"))
     ids = torch.arange(9)[None]
     expected = model(ids, output_hidden_states=True).hidden_states
-    found = lean(ids, output_hidden_states=True).hidden_states
+    found = fused(ids, output_hidden_states=True).hidden_states
     assert len(found) == len(expected)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def is_lean(model):
+def is_fused(model):
     return isinstance(model.base_model.__dict__.get("forward"), LeanBody)
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "plain"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lean_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, prompts):
+def test_a_fused_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, prompts):
     register()
     models = [tiny_model(kind, attn_implementation=kernel) for _ in range(2)]
     for model in models:
         fuse_norms(model)
         fuse_layers(model)
     assert (
-        fuse_body(models[1]) is is_lean(models[1]) is (kind in ("llama", "llama-grouped", "qwen2"))
+        fuse_body(models[1]) is is_fused(models[1]) is (kind in ("llama", "llama-grouped", "qwen2"))
     )
-    assert not is_lean(models[0])
+    assert not is_fused(models[0])
     one, other = map(Session, models)
     tree = torch.tensor([[True, False, False], [True, True, False], [True, False, True]])
     with torch.inference_mode():
@@ -118,13 +118,13 @@ def test_a_lean_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, prompt
 
 
 @torch.no_grad()
-def test_what_a_lean_body_does_not_do_the_models_own_does():
+def test_what_a_fused_body_does_not_do_the_models_own_does():
     """No cache, another cache, embeddings, all states, or rows behind others without a mask."""
-    plain, lean = tiny_model("llama"), tiny_model("llama")
-    for model in (plain, lean):
+    plain, fused = tiny_model("llama"), tiny_model("llama")
+    for model in (plain, fused):
         fuse_norms(model)
         fuse_layers(model)
-    assert fuse_body(lean)
+    assert fuse_body(fused)
     ids = torch.arange(9)[None]
     name = cache_argument(plain)
     for given in (
@@ -134,9 +134,9 @@ def test_what_a_lean_body_does_not_do_the_models_own_does():
         {"inputs_embeds": plain.model.embed_tokens(ids)},
         {"input_ids": ids, "attention_mask": torch.tensor([[0] * 4 + [1] * 5])},
     ):
-        assert torch.equal(plain(**given).logits, lean(**given).logits)
+        assert torch.equal(plain(**given).logits, fused(**given).logits)
     logits = []
-    for model in (plain, lean):
+    for model in (plain, fused):
         cache = PreallocatedCache(2, 16)
         positions = torch.arange(9)[None]
         model(ids[:, :4], **{name: cache}, position_ids=positions[:, :4])
@@ -146,11 +146,11 @@ def test_what_a_lean_body_does_not_do_the_models_own_does():
     torch.testing.assert_close(logits[0], plain(ids).logits[:, 4:], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("change", ["another part", "a layer that is not lean", "other formula"])
+@pytest.mark.parametrize("change", ["another part", "a layer that is not fused", "other formula"])
 @torch.no_grad()
 def test_a_body_that_is_something_else_stays(change):
     model = tiny_model("llama")
-    if change == "a layer that is not lean":
+    if change == "a layer that is not fused":
         model.model.layers[1].mlp.up_proj = nn.Sequential(model.model.layers[1].mlp.up_proj)
     fuse_norms(model)
     fuse_layers(model)
@@ -171,7 +171,7 @@ def test_a_body_that_is_something_else_stays(change):
 
 
 def test_a_joined_product_takes_no_more_memory():
-    model = make_lean(tiny_model("llama"))
+    model = fuse(tiny_model("llama"))
     attention = model.model.layers[0].self_attn
     places = [attention.q_proj, attention.k_proj, attention.v_proj]
     storages = {product.weight.untyped_storage().data_ptr() for product in places}
@@ -241,12 +241,14 @@ def test_a_rotary_embedding_that_changes_with_the_context_still_does():
     """Dynamic scaling assigns new frequencies once the sequence outgrows the trained length."""
     parameters = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
     settings = {"rope_parameters": parameters, "max_position_embeddings": 16}
-    plain, lean = tiny_model("llama", **settings), make_lean(tiny_model("llama", **settings))
+    plain, fused = tiny_model("llama", **settings), fuse(tiny_model("llama", **settings))
     ids = torch.arange(48)[None]
     with torch.inference_mode():
         for length in (48, 8):
             expected = plain(ids[:, :length]).logits
-            torch.testing.assert_close(lean(ids[:, :length]).logits, expected, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                fused(ids[:, :length]).logits, expected, rtol=1e-5, atol=1e-5
+            )
 
 
 def test_weights_loaded_for_training_are_left_alone(tmp_path):
@@ -258,7 +260,7 @@ def test_weights_loaded_for_training_are_left_alone(tmp_path):
 
     where = Checkpoint(str(write_checkpoint(tmp_path / "one")))
     runtime = Runtime("cpu", "float32", threads=1)
-    plain, lean = load_weights(where, runtime), load_model(where, runtime)
+    plain, fused = load_weights(where, runtime), load_model(where, runtime)
     assert type(plain.model.norm).__name__ == "LlamaRMSNorm"
-    assert isinstance(lean.model.norm, nn.RMSNorm)
+    assert isinstance(fused.model.norm, nn.RMSNorm)
     assert "weight" not in plain.model.norm.__dict__

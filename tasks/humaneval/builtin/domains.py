@@ -1,4 +1,4 @@
-"""What the members of a collection can be chosen by and changed to, for each kind of member."""
+"""Predicates and transformations for each kind of member of a collection."""
 
 from __future__ import annotations
 

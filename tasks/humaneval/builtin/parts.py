@@ -1,4 +1,4 @@
-"""What the built-in functions are put together from.
+"""The parts that the built-in functions are composed of.
 
 Texts and code hold marks until a function is finished: `<x>` is the value that a part is about,
 `<q>` the function's second argument, `<k>` the part's constant (`<1>`, `<2>` … once it is drawn),

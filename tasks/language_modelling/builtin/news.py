@@ -1,4 +1,4 @@
-"""What the built-in text in the manner of business news is about.
+"""The subjects of the built-in text in the style of business news.
 
 It has the form of the Penn Treebank's preparation: lower case, no punctuation, `N` for every number
 and `<unk>` for rare words.

@@ -1,4 +1,4 @@
-"""What the built-in text in the manner of an encyclopaedia is about."""
+"""The subjects of the built-in text in the style of an encyclopaedia."""
 
 from __future__ import annotations
 
