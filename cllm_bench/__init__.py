@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cllm_bench.api.results import table as table
     from cllm_bench.api.run import run as run
     from cllm_bench.api.train import train as train
+    from cllm_bench.contracts import AnswerBlock as AnswerBlock
+    from cllm_bench.contracts import BlockStates as BlockStates
     from cllm_bench.contracts import ChatTask as ChatTask
     from cllm_bench.contracts import Decoder as Decoder
     from cllm_bench.contracts import Exactness as Exactness
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from cllm_bench.contracts import JudgePrompt as JudgePrompt
     from cllm_bench.contracts import LibraryDecoder as LibraryDecoder
     from cllm_bench.contracts import Method as Method
+    from cllm_bench.contracts import Objective as Objective
     from cllm_bench.contracts import Recipe as Recipe
     from cllm_bench.contracts import Sample as Sample
     from cllm_bench.contracts import SampleSet as SampleSet
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from cllm_bench.contracts import ScoredText as ScoredText
     from cllm_bench.contracts import Source as Source
     from cllm_bench.contracts import Stage as Stage
+    from cllm_bench.contracts import StateBatch as StateBatch
+    from cllm_bench.contracts import StatePair as StatePair
     from cllm_bench.contracts import Step as Step
     from cllm_bench.contracts import Task as Task
     from cllm_bench.contracts import TextTask as TextTask
@@ -38,8 +43,9 @@ if TYPE_CHECKING:
     from cllm_bench.errors import UserError as UserError
 
 _CONTRACTS = (
-    *("ChatTask", "Decoder", "Exactness", "JudgePrompt", "JudgedTask", "LibraryDecoder", "Method"),
-    *("Recipe", "Sample", "SampleSet", "Sampling", "ScoredText", "Source", "Stage", "Step", "Task"),
+    *("AnswerBlock", "BlockStates", "ChatTask", "Decoder", "Exactness", "JudgePrompt"),
+    *("JudgedTask", "LibraryDecoder", "Method", "Objective", "Recipe", "Sample", "SampleSet"),
+    *("Sampling", "ScoredText", "Source", "Stage", "StateBatch", "StatePair", "Step", "Task"),
     *("TextTask", "TrainingJob"),
 )
 _HOME = {

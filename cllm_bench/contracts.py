@@ -1,20 +1,33 @@
-"""The contracts of methods, tasks and recipes. Nothing here imports torch."""
+"""The contracts of methods, tasks, recipes and objectives. Nothing here imports torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypedDict, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypedDict,
+    runtime_checkable,
+)
+
+from cllm_bench.core.registry import Door, Registry
 
 if TYPE_CHECKING:
+    import random
+
     from torch import Tensor
 
     from cllm_bench.engine.family import ModelFamily
-from typing import NamedTuple
 
 Exactness = Literal["exact", "distribution", "lossy"]
 Split = Literal["train", "test"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]  # of a student from its teacher
 Listen = Callable[[str, int, int], None]  # what runs, how much is done, of how much
 
 
@@ -321,17 +334,23 @@ class TrainingJob:
         tasks: The tasks to learn, with their training questions.
         output: The family folder that the recipe writes.
         listen: A callback for progress.
+        objectives: The training objectives to choose from; by default the installed ones.
     """
 
     family: ModelFamily
     tasks: Mapping[str, tuple[Task, SampleSet]]
     output: Path
     listen: Listen
+    objectives: Door = field(default_factory=lambda: Registry().objectives)
 
 
 @runtime_checkable
 class Recipe(Protocol):
     """A training pipeline: a frozen dataclass of settings.
+
+    A recipe whose result depends on further plug-ins also has a method
+    `parts(job) -> Sequence[type]`, which returns their classes: a training does not go on with the
+    edited code of a plug-in.
 
     Attributes:
         role: The role of the family that the recipe trains.
@@ -351,6 +370,168 @@ class Recipe(Protocol):
 
         Raises:
             UserError: The job does not fit the recipe.
+        """
+        ...
+
+
+class AnswerBlock(Protocol):
+    """One block of an answer, for which an objective chooses noisy states."""
+
+    @property
+    def index(self) -> int:
+        """Place of the block in its answer, from 0."""
+        ...
+
+    @property
+    def turn(self) -> int:
+        """Place of the block in its window, from 0 to `window` - 1.
+
+        Windows follow one another; where the first one begins is drawn for each chain.
+        """
+        ...
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Prompt and settled answer before the block."""
+        ...
+
+    @property
+    def fixed_point(self) -> tuple[int, ...]:
+        """What the block converges to."""
+        ...
+
+    @property
+    def trajectory(self) -> tuple[tuple[int, ...], ...]:
+        """The recorded states, the fixed point last; empty where states are made online."""
+        ...
+
+    @property
+    def iterations(self) -> int:
+        """The states that a chain has."""
+        ...
+
+    @property
+    def random(self) -> random.Random:
+        """Where random choices come from: a batch is the same when it is asked for again."""
+        ...
+
+    def chain(self, unconverged: float | None = None) -> Sequence[Sequence[int]]:
+        """Draw a chain of states as the recipe's settings say.
+
+        A recorded chain begins at a random state that has not converged and goes on along the
+        trajectory; an online one begins with fresh guesses.
+
+        Args:
+            unconverged: Share of the tokens behind the block's first one that the chain's first
+                state has not settled, from 0 to 1. A recorded chain begins at the state that comes
+                nearest to it; an online one settles the others and guesses the rest.
+        """
+        ...
+
+
+class BlockStates(NamedTuple):
+    """The noisy states of one block in one chain.
+
+    Attributes:
+        chain: One state for each iteration, each as long as the block and, as in decoding, with the
+            settled token as its first. Online, the model replaces those after the first state: each
+            becomes what one Jacobi iteration makes of the one before.
+        joined: Whether the block reads the noisy block before it, and what that one reads, in place
+            of the fixed points of all blocks before it. The first block has none to join.
+    """
+
+    chain: Sequence[Sequence[int]]
+    joined: bool = False
+
+
+class StatePair(Protocol):
+    """The rows of a noisy copy beside those of its teacher.
+
+    It holds the N rows that have something to learn: a wrong token stands before or at each of
+    them in its noisy context, and the answer has a next token.
+    """
+
+    @property
+    def student(self) -> Tensor:  # (N, V)
+        """Logits of the copy."""
+        ...
+
+    @property
+    def teacher(self) -> Tensor:  # (N, V)
+        """Logits of the teacher at the same places of the answer, without gradient."""
+        ...
+
+    @property
+    def tokens(self) -> Tensor:  # (N,)
+        """The answer's own next tokens."""
+        ...
+
+    @property
+    def depth(self) -> Tensor:  # (N,)
+        """Distance of each row from the beginning of its noisy context."""
+        ...
+
+    @property
+    def weights(self) -> Tensor:  # (N,)
+        """Rows of the answer that each row stands for: above 1 with `form=single`."""
+        ...
+
+    def divergence(self, kind: Divergence) -> Tensor:  # (N,)
+        """Return how far the student is from the teacher, row by row, in nats."""
+        ...
+
+
+class StateBatch(Protocol):
+    """The logits of a batch of B answers of up to A tokens, and of their noisy copies.
+
+    Row a, of the answer as of a copy, is what the model says behind answer token a.
+    """
+
+    @property
+    def copies(self) -> int:
+        """Noisy copies of each answer: a state of every block.
+
+        They stand in order of iteration, then of chain.
+        """
+        ...
+
+    @property
+    def chains(self) -> int:
+        """Copies of one iteration, so that the next state of copy c is copy c + `chains`."""
+        ...
+
+    def pair(self, student: int, teacher: int | None = None) -> StatePair:
+        """Return the rows of a copy beside those of another one; None is the answer itself."""
+        ...
+
+    def logits(self, copy: int | None = None) -> Tensor:  # (B, A, V)
+        """Return all rows of a copy, or of the answer; some are padding: see `exists`."""
+        ...
+
+    def exists(self, copy: int | None = None) -> Tensor:  # (B, A) bool
+        """Return which rows of a copy, or of the answer, there are."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What a CLLM learns from, and its loss: a frozen dataclass of settings.
+
+    A setting that has the name of one of the recipe's, such as `divergence` or `iterations`, takes
+    the recipe's value. An objective that needs certain settings checks them in `__post_init__`. All
+    others are set with the objective's name: `cllm:objective=mine:key=value;key=value`.
+    """
+
+    def states(self, block: AnswerBlock) -> BlockStates:
+        """Choose the noisy states of one block; called for each chain, block after block."""
+        ...
+
+    def losses(self, batch: StateBatch) -> Mapping[str, Tensor]:  # each ()
+        """Return the terms of the loss, each a sum over the rows of all answers.
+
+        Names end in `_loss`, and every batch has the same. Each term is logged, divided by the
+        number of answer tokens; their sum and `ar_weight` times the AR loss is minimised. Where
+        several copies learn, take the mean over them.
         """
         ...
 

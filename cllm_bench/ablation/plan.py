@@ -46,7 +46,8 @@ class Ablation:
 
     def job(self, variant: Variant, listen: Listen) -> TrainingJob:
         """Return a variant's training; models that it loads go with it."""
-        return TrainingJob(self.family.unloaded(), self.material, self.folder(variant), listen)
+        family, folder = self.family.unloaded(), self.folder(variant)
+        return TrainingJob(family, self.material, folder, listen, self.registry.objectives)
 
     def folder(self, variant: Variant) -> Path:
         """Return the family directory that a variant's training leaves."""

@@ -13,13 +13,14 @@ from cllm_bench.engine.family_file import BUNDLED, FILE, bundled_families, read_
 
 
 def show(options: ListOptions) -> None:
-    """Print methods, tasks, recipes, families and broken plugins."""
+    """Print methods, tasks, recipes, objectives, families and broken plugins."""
     registry = Registry(options.plugins)
     console = Console()
     for title, door in (
         ("Methods", registry.methods),
         ("Tasks", registry.tasks),
         ("Recipes", registry.recipes),
+        ("Objectives", registry.objectives),
     ):
         console.print(_table(title, door))
     families = Table("family", "roles", title="Bundled families", title_justify="left")
@@ -34,7 +35,7 @@ def show(options: ListOptions) -> None:
 
 
 def _all(registry: Registry) -> list[Registered]:
-    doors = (registry.methods, registry.tasks, registry.recipes)
+    doors = (registry.methods, registry.tasks, registry.recipes, registry.objectives)
     return [entry for door in doors for entry in door.entries()]
 
 

@@ -1,4 +1,4 @@
-"""The doors by which methods, tasks and recipes come in: entry points and `--plugin` files."""
+"""The doors by which plug-ins of every kind come in: entry points and `--plugin` files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ GROUPS = {
     "method": "cllm_bench.methods",
     "task": "cllm_bench.tasks",
     "recipe": "cllm_bench.recipes",
+    "objective": "cllm_bench.objectives",
 }
 _REQUIRED = {
     "method": ("exactness", "bind"),
     "task": ("metric", "best_score", "samples", "score"),
     "recipe": ("role", "stages"),
+    "objective": ("states", "losses"),
 }
 
 
@@ -38,7 +40,7 @@ class Registered:
 
 
 class Door:
-    """All entries of one kind: `method`, `task` or `recipe`."""
+    """All entries of one kind: `method`, `task`, `recipe` or `objective`."""
 
     def __init__(
         self,
@@ -100,7 +102,7 @@ class Registry:
 
     Args:
         plugins: Files or folders from `--plugin`. Every public class in them that is a method, a
-            task or a recipe is registered under its name in snake case.
+            task, a recipe or an objective is registered under its name in snake case.
 
     Raises:
         UserError: A plugin path is not there, or takes a name that is taken.
@@ -124,6 +126,7 @@ class Registry:
         self.methods = Door("method", found["method"], self.broken)
         self.tasks = Door("task", found["task"], self.broken)
         self.recipes = Door("recipe", found["recipe"], self.broken)
+        self.objectives = Door("objective", found["objective"], self.broken)
 
     def baseline(self) -> tuple[str, type[Any]]:
         """Return name and class of the method that declares itself the baseline.

@@ -20,14 +20,18 @@ class Selection(NamedTuple):
     settings: Mapping[str, str]
 
 
-def parse_selection(text: str) -> Selection:
+def parse_selection(text: str, separator: str = ",") -> Selection:
     """Parse `name` or `name:key=value,key=value`.
+
+    Args:
+        text: What is asked for.
+        separator: Between settings; another than the comma where it is itself a setting's value.
 
     Raises:
         UserError: A setting has no `=`, or is given twice.
     """
     name, _, tail = text.partition(":")
-    return Selection(name.strip(), parse_pairs(tail.split(",") if tail else [], text))
+    return Selection(name.strip(), parse_pairs(tail.split(separator) if tail else [], text))
 
 
 def parse_pairs(pairs: Sequence[str], context: str) -> dict[str, str]:
@@ -60,24 +64,32 @@ def split_selections(texts: Sequence[str]) -> list[str]:
     return found
 
 
-def build(cls: type[T], kind: str, selection: Selection) -> T:
+def build(
+    cls: type[T], kind: str, selection: Selection, shared: Mapping[str, Any] | None = None
+) -> T:
     """Make an instance of a dataclass of settings from text.
 
     Args:
         cls: The dataclass.
-        kind: What it is, for errors: `method`, `task` or `recipe`.
+        kind: What it is, for errors: `method`, `task`, `recipe` or `objective`.
         selection: Its registered name and the settings asked for.
+        shared: Settings of what it is a part of; those that both have are the same.
 
     Raises:
-        UserError: An unknown setting, or a value of the wrong type.
+        UserError: An unknown setting, one that is shared, or a value of the wrong type.
     """
     hints = get_type_hints(cls)
     fields = {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
+    values = {key: value for key, value in (shared or {}).items() if key in fields}
+    own = fields.keys() - values.keys()
     for key, text in selection.settings.items():
-        if key not in fields:
+        if key in values:
             raise UserError(
-                f"{kind} '{selection.name}' has no setting '{key}'; {did_you_mean(key, fields)}"
+                f"{kind} '{selection.name}' follows the setting '{key}' beside it: give it there"
+            )
+        if key not in own:
+            raise UserError(
+                f"{kind} '{selection.name}' has no setting '{key}'; {did_you_mean(key, own)}"
             )
         values[key] = _convert(text, fields[key], f"{selection.name}:{key}")
     return cls(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,14 @@ from cllm_bench.core.settings import as_dict
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.family_file import FILE, read_family
 from cllm_bench.errors import UserError
-from cllm_bench.machine.environment import environment
+from cllm_bench.machine.environment import code_hash, code_place, environment
 from cllm_bench.machine.processes import barrier, is_main, join, on_main
 
 Announce = Callable[[str], None]
 
 LOCK = ".lock"
+# Of these, versions and results are compared, not every edit.
+_OWN_PACKAGES = {"cllm_bench", "cllm_bench_methods", "cllm_bench_tasks"}
 
 
 def run_recipe(
@@ -152,7 +155,10 @@ def _compare(file: Path, configuration: Mapping[str, Any], output: Path) -> None
         write_atomically(file, json.dumps(manifest, indent=2) + "\n")
         return
     stored = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-    other = difference(stored, json.loads(json.dumps(configuration)), "training")
+    asked = json.loads(json.dumps(configuration))
+    if "code" not in stored:  # begun before code was written down
+        asked.pop("code", None)
+    other = difference(stored, asked, "training")
     if other is not None:
         raise UserError(f"'{output}' holds another training: {other}; pick another --output")
 
@@ -176,7 +182,20 @@ def _configuration(name: str, recipe: Recipe, job: TrainingJob) -> dict[str, Any
             }
             for label, (task, found) in job.tasks.items()
         },
+        **({"code": code} if (code := _code(recipe, job)) else {}),
     }
+
+
+def _code(recipe: Recipe, job: TrainingJob) -> dict[str, str]:
+    """Return hashes of the code of plug-ins: of the recipe, if it is one, and of its parts."""
+    parts = getattr(recipe, "parts", None)
+    classes = [type(recipe), *(parts(job) if parts else ())]
+    foreign = [cls for cls in classes if cls.__module__.partition(".")[0] not in _OWN_PACKAGES]
+    # What was typed at a prompt has no file.
+    places = {
+        code_place(cls) for cls in foreign if hasattr(sys.modules[cls.__module__], "__file__")
+    }
+    return {place.name: code_hash(place) for place in sorted(places)}
 
 
 def _inputs(recipe: Recipe, job: TrainingJob) -> dict[str, Any]:

@@ -3,91 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from cllm_bench.errors import UserError
 
 from ..recipes.examples import Example, collate, padded
-from ..recipes.losses import Divergence
-from .objectives import CLEAN, PADDING, Objective, Packed
+from .comparison import PackedLogits
+from .packing import CLEAN, PADDING, Packed
+from .states import Answer, States, Tokens, noisy_copies
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cllm_bench.contracts import Objective, StateBatch
     from cllm_bench.training.trainer import LossSum
 
     from ..trajectories.collect import Record
-
-Tokens = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class States:
-    """Which states a batch trains on, and how.
-
-    Attributes:
-        block_size: Tokens in a block, n.
-        source: `recorded` takes states from trajectories; `online` makes them in the training
-            pass: fresh guesses, and what the model in training makes of them, iteration by
-            iteration.
-        copies: States of every block that one pass trains on, in chains of `iterations`.
-        iterations: States in a chain, each one Jacobi iteration after the one before it.
-        guess: Where fresh guesses come from (online only); as inference will make them.
-        pad_id: The guess of `pad`.
-        vocabulary: Token ids that `vocab` guesses from, V.
-        objective: See `consistency.consistency_loss`.
-        divergence: Between teacher and student.
-        form: `packed` trains all blocks of an answer in one pass; `single` one block of each, by
-            plain causal passes.
-        shift: Let blocks begin at a random place in the answer (online states only).
-        window: Blocks that share one noisy context (progressive only).
-        ar_weight: Weight of the AR loss, w.
-        cached: Whether the model keeps keys and values while it trains (packed online states).
-    """
-
-    block_size: int
-    source: Literal["recorded", "online"]
-    copies: int
-    iterations: int
-    guess: Literal["prompt", "vocab", "pad", "last"]
-    pad_id: int
-    vocabulary: int
-    objective: Objective
-    divergence: Divergence
-    form: Literal["packed", "single"]
-    shift: bool
-    window: int
-    ar_weight: float
-    cached: bool
-
-    @property
-    def chains(self) -> int:
-        """Trajectories of every block; copies stand in order of iteration, then of chain."""
-        return self.copies // self.iterations
-
-
-class Answer(NamedTuple):
-    """One answer of the model that is learned from.
-
-    Attributes:
-        prompt: Ids of the question.
-        tokens: Ids of the answer: the fixed points of its blocks, joined.
-        states: For each block its trajectory, the fixed point last; empty for online states.
-        reference: The data set's own answer, where the AR loss is to be taken on it.
-        copies: Noisy copies to be packed beside it.
-    """
-
-    prompt: Tokens
-    tokens: Tokens
-    states: tuple[tuple[Tokens, ...], ...]
-    reference: Tokens | None
-    copies: int
-
-    @property
-    def length(self) -> int:
-        """Columns of a packed sequence."""
-        return len(self.prompt) + len(self.tokens) * (1 + self.copies)
 
 
 class Batch(NamedTuple):
@@ -128,7 +62,7 @@ def make_batch(answers: Sequence[Answer], states: States, generator: random.Rand
 
 
 def pack(answers: Sequence[Answer], states: States, generator: random.Random) -> Packed:
-    """Return the packed batch; see the picture in `consistency`."""
+    """Return the packed batch; see the picture in `packing`."""
     import torch
 
     clean = padded(max(len(answer.prompt) + len(answer.tokens) for answer in answers))
@@ -142,7 +76,7 @@ def pack(answers: Sequence[Answer], states: States, generator: random.Random) ->
         ids[row, :end] = torch.tensor(answer.prompt + answer.tokens)
         positions[row, :end] = torch.arange(end)
         owner[row, :end] = CLEAN
-        for number, noisy in enumerate(_copies(answer, states, generator)):
+        for number, noisy in enumerate(noisy_copies(answer, states, generator)):
             start = clean + number * span
             place = slice(start, start + len(answer.tokens))
             ids[row, place] = torch.tensor(noisy.tokens)
@@ -154,126 +88,66 @@ def pack(answers: Sequence[Answer], states: States, generator: random.Random) ->
     return Packed(ids, positions, owner, begins, prompts, ends, clean, span)
 
 
-class _Copy(NamedTuple):
-    """One noisy copy: token, beginning of the noisy context, and use, by answer index."""
-
-    tokens: list[int]
-    begins: list[int]
-    held: list[bool]
-
-
-def _copies(answer: Answer, states: States, generator: random.Random) -> list[_Copy]:
-    """Return the copies; an online chain begins with all its states alike, and the loss moves on.
-
-    Chains differ in where blocks begin (online), in their places along the trajectories (recorded)
-    and in which block is how noisy (progressive).
-    """
-    chosen = generator.random()  # where in the answer lies the block of a copy that holds one only
-    chains = [_chain(answer, states, chosen, generator) for _ in range(states.chains)]
-    return [chain[step] for step in range(states.iterations) for chain in chains]
-
-
-def _chain(answer: Answer, states: States, chosen: float, generator: random.Random) -> list[_Copy]:
-    """Return the copies of one chain, in order."""
-    size, length = states.block_size, len(answer.tokens)
-    first = generator.randrange(size) if states.shift and states.source == "online" else 0
-    starts = [0, *range(first or size, length, size)]
-    bounds = list(zip(starts, [*starts[1:], length], strict=True))
-    # By its length, as the loss takes a block for so many tokens: a short last one is drawn seldom.
-    held = int(chosen * length)
-    phase = generator.randrange(states.window)
-    found = [_Copy([], [], []) for _ in range(states.iterations)]
-    context = 0
-    for block, (start, end) in enumerate(bounds):
-        turn = (block + phase) % states.window
-        if states.objective != "progressive" or turn == 0:
-            context = start
-        share = _share(turn, states.window) if states.objective == "progressive" else None
-        if states.source == "online":
-            guesses = _guesses(answer, start, end, states, generator)
-            fresh = _unconverged(guesses, answer.tokens[start:end], share)
-            chain: list[Sequence[int]] = [fresh] * states.iterations
-        else:
-            chain = [*_recorded(answer.states[block], states.iterations, generator, share)]
-        for copy, state in zip(found, chain, strict=True):
-            copy.tokens.extend(state)
-            copy.begins.extend([context] * (end - start))
-            copy.held.extend([states.form == "packed" or start <= held < end] * (end - start))
-    return found
-
-
-def _share(turn: int, window: int) -> float:
-    """Return how much of a block is to be unconverged: from none to all along a window."""
-    return turn / (window - 1) if window > 1 else 1.0
-
-
-def _guesses(
-    answer: Answer, start: int, end: int, states: States, generator: random.Random
-) -> list[int]:
-    """Return a block as inference begins it: its settled first token, then fresh guesses.
-
-    Guesses from the prompt are drawn from it and the output up to that first token.
-    """
-    head, count = answer.tokens[start], end - start - 1
-    if states.guess == "prompt":
-        seen = answer.prompt + answer.tokens[: start + 1]
-        return [head, *generator.choices(seen, k=count)]
-    if states.guess == "vocab":
-        return [head, *(generator.randrange(states.vocabulary) for _ in range(count))]
-    return [head, *[states.pad_id if states.guess == "pad" else head] * count]
-
-
-def _unconverged(guess: Sequence[int], fixed: Tokens, share: float | None) -> Sequence[int]:
-    """Let all but a share of a state have converged: settled tokens come first."""
-    if share is None:
-        return guess
-    right = len(fixed) - round(share * (len(fixed) - 1))
-    return (*fixed[:right], *guess[right:])
-
-
-def _recorded(
-    trajectory: tuple[Tokens, ...],
-    iterations: int,
-    generator: random.Random,
-    share: float | None,
-) -> list[Tokens]:
-    """Pick a state that has not converged, at random or by its unconverged share; and the next."""
-    step = generator.randrange(max(1, len(trajectory) - 1))
-    if share is not None:
-        fixed = trajectory[-1]
-        wanted = share * (len(fixed) - 1)
-        distances = [abs(_unsettled(state, fixed) - wanted) for state in trajectory]
-        step = distances.index(min(distances))
-    last = len(trajectory) - 1
-    return [trajectory[min(step + more, last)] for more in range(iterations)]
-
-
-def _unsettled(state: Tokens, fixed: Tokens) -> int:
-    """Count the tokens from the first wrong one on."""
-    pairs = enumerate(zip(state, fixed, strict=True))
-    return next((len(fixed) - index for index, (a, b) in pairs if a != b), 0)
-
-
 def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
-    """Return L_consistency + w · L_AR of a batch, summed over its answer tokens."""
+    """Return the objective's losses + w · L_AR of a batch, summed over its answer tokens."""
     from cllm_bench.training.trainer import LossSum
 
     from ..recipes.losses import answer_loss
-    from .objectives import ar_loss, consistency_loss
+    from .packing import ar_loss
 
     device = next(model.parameters()).device
     logits, packed = run(model, batch.packed.to(device), states)
-    pairs = states.chains if states.objective == "local" else 0
-    consistency = consistency_loss(logits, packed, states.divergence, pairs)
+    terms = losses_of(states.objective, PackedLogits(packed, logits, states.chains))
+    first, *more = terms.values()
     if batch.references is None:
         ar = ar_loss(logits, packed)
     else:
         ar = answer_loss(model, batch.references).total
     return LossSum(
-        consistency + states.ar_weight * ar,
+        sum(more, first) + states.ar_weight * ar,
         float(batch.packed.answers.sum()),
-        {"consistency_loss": consistency.detach(), "ar_loss": ar.detach()},
+        {**{name: term.detach() for name, term in terms.items()}, "ar_loss": ar.detach()},
     )
+
+
+def rehearse(states: States) -> None:
+    """Try the objective on a made-up batch: a mistake in it is told before hours of collecting.
+
+    Raises:
+        UserError: It gives states or losses that do not do.
+    """
+    import torch
+
+    size, rows = states.block_size, 8  # of so many tokens is the vocabulary here
+    tokens = tuple(index % rows for index in range(2 * size + 1))
+    blocks = [tokens[start : start + size] for start in range(0, len(tokens), size)]
+    trajectories = tuple(((block[0], *[0] * (len(block) - 1)), block) for block in blocks)
+    answer = Answer((1, 2), tokens, trajectories, None, states.copies)
+    states = replace(states, vocabulary=rows, pad_id=0)
+    packed = pack([answer], states, random.Random(0))
+    shape = (*packed.ids.shape, rows)
+    logits = torch.arange(packed.ids.numel() * rows, dtype=torch.float32).sin().view(shape)
+    losses_of(states.objective, PackedLogits(packed, logits.requires_grad_(), states.chains))
+
+
+def losses_of(objective: Objective, batch: StateBatch) -> Mapping[str, Tensor]:  # each ()
+    """Return the terms of an objective's loss.
+
+    Raises:
+        UserError: It gives none, or some that cannot be logged beside the AR loss.
+    """
+    terms = objective.losses(batch)
+    good = all(
+        name.endswith("_loss") and name != "ar_loss" and getattr(term, "shape", None) == ()
+        for name, term in terms.items()
+    )
+    if not terms or not good:
+        told = {name: tuple(getattr(term, "shape", (type(term),))) for name, term in terms.items()}
+        raise UserError(
+            f"objective {type(objective).__name__}: losses() must give sums of shape () under "
+            f"names that end in _loss, other than ar_loss, not {told}"
+        )
+    return terms
 
 
 def run(
@@ -288,7 +162,7 @@ def run(
     import torch
     from transformers import DynamicCache
 
-    from .objectives import logits_apart, logits_of, logits_of_last
+    from .packing import logits_apart, logits_of, logits_of_last
 
     whole = logits_of if states.form == "packed" else logits_apart
     if states.source == "recorded" or states.iterations == 1:
@@ -311,7 +185,7 @@ def run(
 
 def moved_on(packed: Packed, logits: Tensor, step: int, chains: int) -> Packed:
     """Make the states of one iteration what the pass over those before makes of the last ones."""
-    from .objectives import advance
+    from .packing import advance
 
     part = packed.first(step * chains)
     ids = packed.ids.clone()  # autograd still needs the old ones

@@ -5,22 +5,39 @@ Source: Kou et al. 2024 (arXiv 2403.00835), Algorithms 1 and 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cllm_bench.contracts import Stage, TrainingJob
+from cllm_bench.contracts import Divergence, Objective, Stage, TrainingJob
+from cllm_bench.core.registry import Door
+from cllm_bench.core.settings import as_dict, build, parse_selection
 from cllm_bench.engine.runtime import Attention
-from cllm_bench.errors import UserError
+from cllm_bench.errors import TrainingCollapsed, UserError
+from cllm_bench.machine.processes import is_main, on_main
 
-from ..recipes.losses import Divergence
-from ..trajectories.target_answers import RECORDED_BLOCK, collection_key, split_questions
-from .batches import States
-from .objectives import Objective
-from .training import CllmTraining
+from ..jacobi.method import Jacobi, JacobiDecoder
+from ..recipes.base import RecipeRun, at_least
+from ..recipes.export import leave_checkpoint
+from ..trajectories.collect import CollectionSettings, Record, decoder_for
+from ..trajectories.target_answers import (
+    RECORDED_BLOCK,
+    TargetAnswers,
+    TaskQuestion,
+    as_it_runs,
+    collection_key,
+    examples_of,
+    split_questions,
+)
+from .batches import answers_of, cllm_loss, make_batch, rehearse
+from .evaluation import Watch, collapsed
+from .states import Answer, States
 
 if TYPE_CHECKING:
-    from cllm_bench.engine.family import ModelFamily
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -42,8 +59,8 @@ class CllmRecipe:
         finished: Drop answers that were cut by the limit.
         rounds: Collections and fits; from the second on the model in training is collected from.
         growth: Factor by which the block grows from round to round.
-        objective: `global`; `local`, for which iterations is 2 or more; or `progressive`: earlier
-            blocks are noisy too.
+        objective: `global`; `local`, for which iterations is 2 or more; `progressive`: earlier
+            blocks are noisy too; or one of your own, `NAME` or `NAME:key=value;key=value`.
         divergence: Of the student from the teacher: `forward_kl`, `reverse_kl` or `jsd`.
         form: `packed`: all blocks of an answer in one pass; `single`: one block at a time.
         copies: States of every block in one pass, in chains of `iterations`.
@@ -79,7 +96,7 @@ class CllmRecipe:
     finished: bool = False
     rounds: int = 1
     growth: int = 1
-    objective: Objective = "global"
+    objective: str = "global"
     divergence: Divergence = "forward_kl"
     form: Literal["packed", "single"] = "packed"
     copies: int = 1
@@ -104,12 +121,10 @@ class CllmRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        self._at_least(
-            1, "rounds", "growth", "copies", "iterations", "window", "tokens", "accumulate"
-        )
-        self._at_least(1, "held_out", "evaluate_every")
-        self._at_least(0, "questions", "steps", "ar_weight", "lora_rank", "seed")
-        self._at_least(2, "block_size")
+        at_least(self, 1, "rounds", "growth", "copies", "iterations", "window")
+        at_least(self, 1, "tokens", "accumulate", "held_out", "evaluate_every")
+        at_least(self, 0, "questions", "steps", "ar_weight", "lora_rank", "seed")
+        at_least(self, 2, "block_size")
         if not 0 <= self.augment <= 1:
             raise UserError(f"cllm: augment is a share between 0 and 1, not {self.augment}")
         if self.learning_rate <= 0 or not 0 <= self.warm_up < 1:
@@ -118,18 +133,6 @@ class CllmRecipe:
             raise UserError(
                 f"cllm: copies={self.copies} is no multiple of iterations={self.iterations}"
             )
-        if self.objective == "local" and self.iterations < 2:
-            raise UserError(
-                "cllm: objective=local pairs each state with the next: give copies=2,iterations=2"
-            )
-        if self.objective == "progressive" and self.form == "single":
-            raise UserError("cllm: objective=progressive needs form=packed")
-
-    def _at_least(self, least: int, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < least:
-                value = getattr(self, name)
-                raise UserError(f"cllm: {name} must be at least {least}, not {value}")
 
     @property
     def builds_on(self) -> tuple[str, ...]:
@@ -140,22 +143,36 @@ class CllmRecipe:
         """Return the block size of a round, counted from 0."""
         return int(self.block_size * self.growth**round_)
 
-    def states_of(self, round_: int, family: ModelFamily) -> States:
+    def parts(self, job: TrainingJob) -> Sequence[type]:
+        """Return the class of the objective."""
+        return (type(self.objective_of(job.objectives)),)
+
+    def objective_of(self, objectives: Door) -> Objective:
+        """Return the objective; those of its settings that the recipe has too are the recipe's.
+
+        Raises:
+            UserError: There is no such objective, or the settings do not fit it.
+        """
+        selection = parse_selection(self.objective, separator=";")
+        cls = objectives.get(selection.name)
+        made: Objective = build(cls, "objective", selection, shared=as_dict(self))
+        return made
+
+    def states_of(self, round_: int, job: TrainingJob) -> States:
         """Return what the batches of a round hold."""
         return States(
-            self.block_of(round_),
-            self.states,
-            self.copies,
-            self.iterations,
-            self.guess,
-            family.pad_id,
-            family.vocabulary("target"),
-            self.objective,
-            self.divergence,
-            self.form,
-            self.shift,
-            self.window,
-            self.ar_weight,
+            block_size=self.block_of(round_),
+            source=self.states,
+            copies=self.copies,
+            iterations=self.iterations,
+            guess=self.guess,
+            pad_id=job.family.pad_id,
+            vocabulary=job.family.vocabulary("target"),
+            objective=self.objective_of(job.objectives),
+            form=self.form,
+            shift=self.shift,
+            window=self.window,
+            ar_weight=self.ar_weight,
             # Checkpointed layers compute their keys and values anew and so keep none.
             cached=self.form == "packed" and not self.gradient_checkpointing,
         )
@@ -166,12 +183,14 @@ class CllmRecipe:
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return collect and fit for every round, then export."""
+        self.objective_of(job.objectives)  # refuses what is not there or does not fit
         self._check_lengths(job)
         kept = [role for role in job.family.roles if role != self.role]  # that one is made anew
         for role in (*kept, self.init):
             job.family.refuse_tokenizer(role)
+        rehearse(self.states_of(0, job))
         references = self.ar_labels == "reference"
-        training = CllmTraining(self, job, *split_questions(self, job, references=references))
+        training = _Training(self, job, *split_questions(self, job, references=references))
         found = []
         for round_ in range(self.rounds):
             key = self._collection_key(job) if round_ == 0 else None
@@ -195,3 +214,137 @@ class CllmRecipe:
         guess = self.guess if self.states == "recorded" else None
         own = (self.questions, self.held_out, self.states, self.recorded_block(0), self.seed, guess)
         return collection_key(job, own)
+
+
+@dataclass(frozen=True)
+class _Training(RecipeRun[CllmRecipe]):
+    """The recipe at work on one job.
+
+    Attributes:
+        recipe: Its settings.
+        job: What to do.
+        held_out: Questions to watch.
+        questions: Those to learn from.
+    """
+
+    held_out: Sequence[TaskQuestion]
+    questions: Sequence[TaskQuestion]
+
+    def collecting(self, round_: int) -> Callable[[Path], None]:
+        """Return the stage that collects for a round, counted from 0."""
+        return partial(self._collect, round_)
+
+    def fitting(self, round_: int) -> Callable[[Path], None]:
+        """Return the stage that fits in a round, counted from 0."""
+        return partial(self._fit, round_)
+
+    @cached_property
+    def _asked(self) -> TargetAnswers:
+        # What the data set gives no answer to is watched by the target's own.
+        unanswered = [each for each in self.held_out if not each.sample.reference]
+        return TargetAnswers(self.job, self.work, self.questions, unanswered)
+
+    def _collect(self, round_: int, folder: Path) -> None:
+        self._asked.collect(
+            folder,
+            full=self.recipe.states == "recorded",
+            block_size=self.recipe.recorded_block(round_),
+            decoder_of=partial(self._decoder, round_),
+        )
+
+    def _decoder(self, round_: int, settings: CollectionSettings) -> JacobiDecoder:
+        """Return a decoder on the target, or on what the round before has made of it.
+
+        A family of its own, so that these weights are dropped when the collection is done.
+        """
+        family = as_it_runs(self.job.family)
+        decoder = decoder_for(family, "target", settings)
+        decoder.settings = replace(decoder.settings, guess=self.recipe.guess)
+        if round_ > 0:
+            family.model("target").load_state_dict(self.fitted(f"fit-{round_}"))
+        return decoder
+
+    def _fit(self, round_: int, folder: Path) -> None:
+        recipe, states = self.recipe, self.recipe.states_of(round_, self.job)
+        answers, watch = self._material(round_, folder)
+        data = self.batches(answers)
+        try:
+            optimiser = self.optimiser(
+                self._model(round_), folder, data.batches, floor=0.0, weight_decay=0.0
+            )
+            optimiser.fit(
+                lambda number: make_batch(
+                    data.batch(number), states, random.Random(f"{recipe.seed}/{number}")
+                ),
+                lambda model, batch: cllm_loss(model, batch, states),
+                watch,
+                recipe.evaluate_every,
+                collapsed,
+            )
+        except TrainingCollapsed as error:
+            kept = on_main(lambda: self._leave_good(round_, folder))
+            raise TrainingCollapsed(f"{error}{kept}") from None
+
+    def _material(self, round_: int, folder: Path) -> tuple[list[Answer], Watch]:
+        """Return what a round learns from, and what watches it."""
+        held_out, records = self._asked.records(self.work / f"collect-{round_ + 1}")
+        answers = self._answers(records, folder, begun=round_ > 0)
+        return answers, self._watch(self.recipe.block_of(round_), held_out)
+
+    def _answers(self, records: Sequence[Record], folder: Path, *, begun: bool) -> list[Answer]:
+        """Clean and augment a round's records; leave a report of what that did."""
+        kept = self._asked.cleaned(
+            records,
+            folder,
+            clean=self.recipe.clean,
+            finished=self.recipe.finished,
+            augment=self.recipe.augment if self.recipe.states == "recorded" else 0.0,
+            seed=self.recipe.seed,
+            begun=begun,
+        )
+        references = None
+        if self.recipe.ar_labels == "reference":
+            asked = (each for questions in self._asked.asked.values() for each in questions)
+            references = {(each.task, each.sample): each.reference for each in asked}
+        return answers_of(kept, self.recipe.copies, references)
+
+    def _watch(self, block_size: int, records: Sequence[Record]) -> Watch:
+        """Return what watches the held-out questions; the records answer some of them."""
+        family, found = self.job.family, examples_of(records)
+        settings = Jacobi(block_size, guess=self.recipe.guess)
+        asked = [
+            each._replace(example=found.get((each.label, each.sample.id), each.example))
+            for each in self.held_out
+        ]
+        return Watch(asked, family.tokenizer, family.stop_ids, settings, family.pad_id)
+
+    def _model(self, round_: int = 0) -> PreTrainedModel:
+        """Return the weights with which a round begins."""
+        model = self.load(self.recipe.init)
+        # The method reads it: a checkpoint decodes best as it was trained.
+        model.config.cllm = {"block_size": self.recipe.block_of(round_), "guess": self.recipe.guess}
+        if round_ > 0:
+            model.load_state_dict(self.fitted(f"fit-{round_}"))
+        return model
+
+    def _leave_good(self, round_: int, folder: Path) -> str:
+        """Leave the last good weights of a collapsed fit as a checkpoint; say where it is."""
+        from cllm_bench.training.trainer import GOOD, trained_state
+
+        if not (folder / GOOD).exists():
+            return ""
+        target = folder / "last-good"
+        if not target.exists():
+            model = self._model(round_)
+            model.load_state_dict(trained_state(folder, GOOD))
+            leave_checkpoint(model, self.job.family.tokenizer, target, self.work, folder)
+        return f"; as a checkpoint: --role {self.recipe.role}={target}"
+
+    def export(self, folder: Path) -> None:
+        """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
+        if not is_main():
+            return
+        rounds = self.recipe.rounds
+        model = self._model(rounds - 1)
+        model.load_state_dict(self.fitted(f"fit-{rounds}"))
+        self.leave(model, f"fit-{rounds}")

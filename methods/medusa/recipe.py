@@ -15,15 +15,15 @@ from cllm_bench.contracts import Stage, TrainingJob
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 
-from ..recipes.examples import Answers, Example, collate
+from ..recipes.base import at_least
+from ..recipes.examples import collate
 from ..recipes.export import leave_checkpoint, leave_log
-from ..trajectories.target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
+from ..trajectories.target_answers import DistillationRun, as_it_runs
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PreTrainedModel
 
-    from cllm_bench.engine.family import ModelFamily
     from cllm_bench.training.trainer import Guard
 
     from .training import Learner
@@ -90,20 +90,13 @@ class MedusaRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("heads", "nodes", "tokens", "accumulate", "held_out", "evaluate_every"):
-            self._at_least(1, name)
-        for name in ("questions", "steps", "joint_steps", "seed"):
-            self._at_least(0, name)
+        at_least(self, 1, "heads", "nodes", "tokens", "accumulate", "held_out", "evaluate_every")
+        at_least(self, 0, "questions", "steps", "joint_steps", "seed")
         for name in ("decay", "learning_rate", "joint_learning_rate", "joint_share"):
             if getattr(self, name) <= 0:
                 raise UserError(f"medusa: {name} must be above 0, not {getattr(self, name)}")
         if self.joint_factor <= 0 or not 0 <= self.warm_up < 1:
             raise UserError("medusa: joint_factor must be above 0, and warm_up from 0 to below 1")
-
-    def _at_least(self, least: int, name: str) -> None:
-        if getattr(self, name) < least:
-            value = getattr(self, name)
-            raise UserError(f"medusa: {name} must be at least {least}, not {value}")
 
     @property
     def builds_on(self) -> tuple[str, ...]:
@@ -117,12 +110,9 @@ class MedusaRecipe:
 
     def stages(self, job: TrainingJob) -> Sequence[Stage]:
         """Return collect, fit (the heads alone), with `joint` fit-joint, export."""
-        held_out, questions = split_questions(self, job)
-        work = job.output / "training" / self.role
-        training = _Training(self, job, TargetAnswers(job, work, questions, held_out))
-        key = collection_key(job, (self.questions, self.held_out, self.seed))
+        training = _Training(self, job)
         return (
-            Stage("collect", training.answers.collect, key),
+            training.stage(),
             Stage("fit", training.fit),
             *([Stage("fit-joint", training.fit_joint)] if self.train == "joint" else []),
             Stage("export", training.export),
@@ -130,12 +120,8 @@ class MedusaRecipe:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _Training(DistillationRun[MedusaRecipe]):
     """The recipe at work on one job."""
-
-    recipe: MedusaRecipe
-    job: TrainingJob
-    answers: TargetAnswers
 
     def fit(self, folder: Path) -> None:
         """Fit the heads to the target as it is."""
@@ -146,7 +132,7 @@ class _Training:
         """Fit the target together with the heads that were fitted before."""
         recipe = self.recipe
         learner = self._together()
-        learner.module.get_submodule("heads").load_state_dict(self._fitted("fit"))
+        learner.module.get_submodule("heads").load_state_dict(self.fitted("fit"))
         rates = {"heads": recipe.joint_factor}
         self._fit(
             folder, learner, recipe.joint_steps, recipe.joint_learning_rate, rates, went_wrong
@@ -161,47 +147,32 @@ class _Training:
         rates: Mapping[str, float] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
-
-        recipe = self.recipe
-        held_out, examples = self._examples(folder)
-        data = Answers(examples, recipe.tokens, recipe.seed)
-        settings = OptimiserSettings(
-            steps or -(-data.batches // recipe.accumulate),
-            learning_rate,
-            warm_up=recipe.warm_up,
-            floor=0.0,
-            weight_decay=0.0,
-            accumulate=recipe.accumulate,
-            precision=recipe.precision,
-            trackers=recipe.trackers,
-            seed=recipe.seed,
+        held_out, examples = self.examples(folder)
+        data = self.batches(examples)
+        plain = {"floor": 0.0, "weight_decay": 0.0}
+        optimiser = self.optimiser(
+            learner.module,
+            folder,
+            data.batches,
+            rates,
+            steps=steps,
+            learning_rate=learning_rate,
+            **plain,
         )
-        Optimiser(learner.module, settings, folder, self.job.listen, rates).fit(
+        optimiser.fit(
             lambda number: collate(data.batch(number)),
             learner.loss,
             lambda module: learner.watch(module, held_out),
-            recipe.evaluate_every,
+            self.recipe.evaluate_every,
             guard,
         )
-
-    def _examples(self, folder: Path) -> tuple[list[Example], list[Example]]:
-        recipe = self.recipe
-        return self.answers.examples(
-            self.answers.work / "collect", folder, clean=recipe.clean, finished=recipe.finished
-        )
-
-    def _fitted(self, stage: str) -> dict[str, Tensor]:
-        from cllm_bench.training.trainer import trained_state
-
-        return trained_state(self.answers.work / stage)
 
     def _alone(self) -> Learner:
         """Return heads to train on the target, which is in the precision of a run."""
         from .training import Learner, heads_alone
 
         recipe = self.recipe
-        model = self._target(as_it_runs(self.job.family))
+        model = self.load("target", as_it_runs(self.job.family))
         module, outputs = heads_alone(model, self._heads(model), own=recipe.own)
         return Learner(module, outputs, recipe.heads, recipe.decay)
 
@@ -209,14 +180,9 @@ class _Training:
         from .training import Learner, model_with_heads
 
         recipe = self.recipe
-        model = self._target(self.job.family)
+        model = self.load("target")
         module, outputs = model_with_heads(model, self._heads(model), own=recipe.own)
         return Learner(module, outputs, recipe.heads, recipe.decay, recipe.joint_share)
-
-    def _target(self, family: ModelFamily) -> PreTrainedModel:
-        from cllm_bench.engine.loading import load_weights
-
-        return load_weights(family.checkpoint("target"), family.runtime)
 
     def _heads(self, model: PreTrainedModel) -> nn.Module:
         from .heads import new_heads
@@ -229,23 +195,23 @@ class _Training:
         from .heads import write_heads
         from .training import measures
 
-        held_out, _ = self._examples(folder)
+        held_out, _ = self.examples(folder)
         if not is_main():
             return
         recipe, joint = self.recipe, self.recipe.train == "joint"
-        fit = self.answers.work / ("fit-joint" if joint else "fit")
+        fit = self.work / ("fit-joint" if joint else "fit")
         learner = self._together() if joint else self._alone()
         module = learner.module
-        module.load_state_dict(self._fitted(fit.name))
+        module.load_state_dict(self.fitted(fit.name))
         measured = measures(learner.ranks(module.eval(), held_out), self.recipe.nodes)
         part = folder / "left"
         shutil.rmtree(part, ignore_errors=True)
         if joint:
             tokenizer = self.job.family.tokenizer
-            leave_checkpoint(module.get_submodule("model"), tokenizer, part, self.answers.work, fit)
+            leave_checkpoint(module.get_submodule("model"), tokenizer, part, self.work, fit)
         else:
             part.mkdir()
-            leave_log(part, self.answers.work, fit)
+            leave_log(part, self.work, fit)
         heads = module.get_submodule("heads" if joint else "").state_dict()
         write_heads(part, heads, self._config() | {"medusa": measured})
         target = self.job.output / recipe.role

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 from typing import TYPE_CHECKING
+
+from cllm_bench.contracts import Divergence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cllm_bench.training.trainer import LossSum
-
-
-Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 
 def divergence(

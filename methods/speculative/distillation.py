@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cllm_bench.contracts import Divergence
+
 from ..recipes.examples import Example, collate
-from ..recipes.losses import Divergence, divergence
+from ..recipes.losses import divergence
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,22 +7,20 @@ Sources: Leviathan et al. 2023 (arXiv 2211.17192) for what a draft is for; Zhou 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cllm_bench.contracts import Stage, TrainingJob
+from cllm_bench.contracts import Divergence, Stage, TrainingJob
 from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 
-from ..recipes.examples import Answers, collate
-from ..recipes.export import leave_checkpoint, parent_of
-from ..recipes.losses import Divergence
+from ..recipes.base import at_least
+from ..recipes.examples import collate
 from ..target.from_scratch import new_model
 from ..target.recipe import TargetRecipe
-from ..trajectories.target_answers import TargetAnswers, as_it_runs, collection_key, split_questions
+from ..trajectories.target_answers import DistillationRun, as_it_runs
 from .distillation import Distillation, spread, with_layers
 
 if TYPE_CHECKING:
@@ -85,23 +83,9 @@ class DraftRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "layers": 1,
-            "hidden": 1,
-            "heads": 1,
-            "feed_forward": 1,
-            "tokens": 1,
-            "accumulate": 1,
-            "held_out": 1,
-            "evaluate_every": 1,
-            "questions": 0,
-            "ce_weight": 0,
-            "steps": 0,
-            "seed": 0,
-        }.items():
-            if getattr(self, name) < least:
-                value = getattr(self, name)
-                raise UserError(f"draft: {name} must be at least {least}, not {value}")
+        at_least(self, 1, "layers", "hidden", "heads", "feed_forward", "tokens", "accumulate")
+        at_least(self, 1, "held_out", "evaluate_every")
+        at_least(self, 0, "questions", "ce_weight", "steps", "seed")
         if self.learning_rate <= 0 or not 0 <= self.warm_up < 1:
             raise UserError("draft: learning_rate must be above 0, and warm_up from 0 to below 1")
         if self.init == "scratch" and self.hidden % (2 * self.heads):
@@ -120,12 +104,9 @@ class DraftRecipe:
         self._check_layers(job.family)
         for role in self.builds_on:
             job.family.refuse_tokenizer(role)
-        held_out, questions = split_questions(self, job)
-        work = job.output / "training" / self.role
-        training = _Training(self, job, TargetAnswers(job, work, questions, held_out))
-        key = collection_key(job, (self.questions, self.held_out, self.seed))
+        training = _Training(self, job)
         return (
-            Stage("collect", training.answers.collect, key),
+            training.stage(),
             Stage("fit", training.fit),
             Stage("export", training.export),
         )
@@ -142,32 +123,16 @@ class DraftRecipe:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _Training(DistillationRun[DraftRecipe]):
     """The recipe at work on one job."""
-
-    recipe: DraftRecipe
-    job: TrainingJob
-    answers: TargetAnswers
 
     def fit(self, folder: Path) -> None:
         """Fit the draft; leave its final checkpoint."""
-        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
-
         recipe = self.recipe
-        held_out, examples = self.answers.examples(
-            self.answers.work / "collect", folder, clean=recipe.clean, finished=recipe.finished
-        )
-        data = Answers(examples, recipe.tokens, recipe.seed)
-        settings = OptimiserSettings(
-            recipe.steps or -(-data.batches // recipe.accumulate),
-            recipe.learning_rate,
-            warm_up=recipe.warm_up,
-            accumulate=recipe.accumulate,
-            precision=recipe.precision,
-            seed=recipe.seed,
-        )
+        held_out, examples = self.examples(folder)
+        data = self.batches(examples)
         aim = Distillation(self._teacher(), recipe.divergence, recipe.ce_weight)
-        Optimiser(self._draft(), settings, folder, self.job.listen).fit(
+        self.optimiser(self._draft(), folder, data.batches).fit(
             lambda number: collate(data.batch(number)),
             aim.loss,
             lambda model: aim.watch(model, held_out),
@@ -178,40 +143,25 @@ class _Training:
         """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
         if not is_main():
             return
-        from cllm_bench.training.trainer import trained_state
-
-        model, work = self._draft(), self.answers.work
-        model.load_state_dict(trained_state(work / "fit"))
-        target, family = self.job.output / self.recipe.role, self.job.family
-        parent = parent_of(self.recipe, family)
-        leave_checkpoint(model, family.tokenizer, target, work, work / "fit", parent)
-
-    @cached_property
-    def _family(self) -> ModelFamily:
-        family = self.job.family
-        return family.unloaded(runtime=replace(family.runtime, attention=self.recipe.attention))
+        model = self._draft()
+        model.load_state_dict(self.fitted("fit"))
+        self.leave(model, "fit")
 
     def _teacher(self) -> PreTrainedModel:
         """Return the target in the precision of a run: it is not trained."""
-        from cllm_bench.engine.loading import load_weights
-
-        family = as_it_runs(self._family)
-        model = load_weights(family.checkpoint("target"), family.runtime)
-        return model.eval().requires_grad_(False)
+        return self.load("target", as_it_runs(self.family)).eval().requires_grad_(False)
 
     def _draft(self) -> PreTrainedModel:
         """Return the weights with which the training begins."""
         from transformers import set_seed
 
-        from cllm_bench.engine.loading import load_weights
-
-        recipe, family = self.recipe, self._family
+        recipe = self.recipe
         if recipe.init == "checkpoint":
-            return load_weights(family.checkpoint(recipe.role), family.runtime)
+            return self.load(recipe.role)
         if recipe.init == "scratch":
             set_seed(recipe.seed)
-            return self._new().to(family.runtime.device)
-        target = load_weights(family.checkpoint("target"), family.runtime)
+            return self._new().to(self.family.runtime.device)
+        target = self.load("target")
         depth = target.config.get_text_config().num_hidden_layers
         first = list(range(recipe.layers))
         return with_layers(
@@ -222,7 +172,7 @@ class _Training:
         """Return a small Llama as long as the target, with as many embeddings."""
         from cllm_bench.engine.loading import load_config
 
-        recipe, family = self.recipe, self._family
+        recipe, family = self.recipe, self.family
         target = load_config(family.checkpoint("target")).get_text_config()
         shape = TargetRecipe(
             hidden=recipe.hidden,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -13,15 +13,14 @@ from cllm_bench.engine.runtime import Attention
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import is_main
 
-from ..recipes.examples import Answers, Example, collate, encode, refuse_unanswered
-from ..recipes.export import leave_checkpoint, parent_of
+from ..recipes.base import RecipeRun, at_least
+from ..recipes.examples import Example, collate, encode, refuse_unanswered
+from ..recipes.losses import answer_loss
+from .from_scratch import new_model, train_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from ..recipes.losses import answer_loss
-from .from_scratch import new_model, train_tokenizer
 
 HELD_OUT = 256
 
@@ -68,8 +67,7 @@ class TargetRecipe:
     positions: int = 8192
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.tokens < 1 or self.accumulate < 1:
-            raise UserError("steps, tokens and accumulate must be at least 1")
+        at_least(self, 1, "steps", "tokens", "accumulate")
 
     @property
     def builds_on(self) -> tuple[str, ...]:
@@ -94,16 +92,10 @@ class TargetRecipe:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _Training(RecipeRun[TargetRecipe]):
     """The recipe at work on one job."""
 
-    recipe: TargetRecipe
-    job: TrainingJob
     questions: tuple[Sample, ...]  # of all tasks, in a seeded order
-
-    @property
-    def _work(self) -> Path:
-        return self.job.output / "training" / self.recipe.role
 
     def tokenizer(self, folder: Path) -> None:
         """Leave the tokenizer: a new one, or the checkpoint's."""
@@ -117,23 +109,12 @@ class _Training:
 
     def fit(self, folder: Path) -> None:
         """Fit the model; leave its final checkpoint."""
-        from cllm_bench.training.trainer import Optimiser, OptimiserSettings
-
-        recipe = self.recipe
         tokenizer = self._load_tokenizer()
-        settings = OptimiserSettings(
-            recipe.steps,
-            recipe.learning_rate,
-            accumulate=recipe.accumulate,
-            precision=recipe.precision,
-            seed=recipe.seed,
-        )
         examples = encode(self.questions, tokenizer)
         held_out, training = examples[:HELD_OUT], examples[HELD_OUT:]
-        optimiser = Optimiser(self._model(tokenizer), settings, folder, self.job.listen)
-        data = Answers(training, recipe.tokens, recipe.seed)
-        optimiser.fit(
-            lambda number: collate(data.batch(number), recipe.prompt_weight),
+        data = self.batches(training)
+        self.optimiser(self._model(tokenizer), folder, data.batches).fit(
+            lambda number: collate(data.batch(number), self.recipe.prompt_weight),
             answer_loss,
             lambda model: held_out_figures(model, held_out),
         )
@@ -142,32 +123,24 @@ class _Training:
         """Leave the checkpoint in Hugging Face's layout, with its log and settings."""
         if not is_main():
             return
-        from cllm_bench.training.trainer import trained_state
-
         tokenizer = self._load_tokenizer()
         model = self._model(tokenizer)
-        model.load_state_dict(trained_state(self._work / "fit"))
-        target = self.job.output / self.recipe.role
-        parent = parent_of(self.recipe, self.job.family)
-        leave_checkpoint(model, tokenizer, target, self._work, self._work / "fit", parent)
+        model.load_state_dict(self.fitted("fit"))
+        self.leave(model, "fit", tokenizer)
 
     def _load_tokenizer(self) -> PreTrainedTokenizerBase:
         from cllm_bench.engine.checkpoint import Checkpoint
         from cllm_bench.engine.loading import load_tokenizer
 
-        return load_tokenizer(Checkpoint(str(self._work / "tokenizer")))
+        return load_tokenizer(Checkpoint(str(self.work / "tokenizer")))
 
     def _model(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from transformers import set_seed
 
-        from cllm_bench.engine.loading import load_weights
-
         set_seed(self.recipe.seed)
-        family = self.job.family
         if self.recipe.init == "checkpoint":
-            runtime = replace(family.runtime, attention=self.recipe.attention)
-            return load_weights(family.checkpoint(self.recipe.role), runtime)
-        return new_model(self.recipe, tokenizer).to(family.runtime.device)
+            return self.load(self.recipe.role)
+        return new_model(self.recipe, tokenizer).to(self.family.runtime.device)
 
 
 def held_out_figures(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:

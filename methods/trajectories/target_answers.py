@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar
 
-from cllm_bench.contracts import Sample, Task, TrainingJob
+from cllm_bench.contracts import Sample, Stage, Task, TrainingJob
 from cllm_bench.core.files import write_atomically
 from cllm_bench.decoding.stop_strings import ends_of
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import on_main, rank, world_size
 
+from ..recipes.base import FittedRecipe, RecipeRun
 from ..recipes.examples import Example, encode, refuse_unanswered
 from .cleaning import prepare
 from .collect import CollectionSettings, Question, Record, collect, decoder_for, read_records
@@ -286,6 +287,62 @@ class TargetAnswers:
         raise UserError(
             f"none of {count} {kind} questions leaves the target room for an answer; give shorter "
             "ones"
+        )
+
+
+class Distilled(Choice, FittedRecipe, Protocol):
+    """A recipe that learns from whole answers of the target."""
+
+    role: ClassVar[str]
+
+    @property
+    def clean(self) -> bool:
+        """Whether to drop answers that repeat themselves."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether to drop answers that were cut by the limit."""
+        ...
+
+
+R = TypeVar("R", bound=Distilled)
+
+
+@dataclass(frozen=True)
+class DistillationRun(RecipeRun[R]):
+    """A recipe at work that learns from whole answers of the target, in a stage `collect`.
+
+    Attributes:
+        recipe: Its settings.
+        job: What to do.
+    """
+
+    def stage(self) -> Stage:
+        """Return the stage that collects.
+
+        Raises:
+            UserError: See `split_questions`.
+        """
+        recipe = self.recipe
+        key = collection_key(self.job, (recipe.questions, recipe.held_out, recipe.seed))
+        return Stage("collect", self.answers.collect, key)
+
+    @cached_property
+    def answers(self) -> TargetAnswers:
+        """What the target answers."""
+        held_out, questions = split_questions(self.recipe, self.job)
+        return TargetAnswers(self.job, self.work, questions, held_out)
+
+    def examples(self, fit: Path) -> tuple[list[Example], list[Example]]:
+        """Return the examples to watch and those to learn from; leave a report beside the fit.
+
+        Raises:
+            UserError: Nothing is left.
+        """
+        collected = self.work / "collect"
+        return self.answers.examples(
+            collected, fit, clean=self.recipe.clean, finished=self.recipe.finished
         )
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from cllm_bench.contracts import Method, Recipe, Task
+from cllm_bench.contracts import Method, Objective, Recipe, Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.errors import UserError
 
@@ -27,8 +27,13 @@ def test_built_ins_come_in_by_entry_points_and_keep_their_contracts():
     assert set(registry.methods.names()) >= {"ar", "jacobi"}
     assert "spider" in registry.tasks.names()
     assert "target" in registry.recipes.names()
-    doors = ((registry.methods, Method), (registry.tasks, Task), (registry.recipes, Recipe))
-    for door, contract in doors:
+    doors = {
+        registry.methods: Method,
+        registry.tasks: Task,
+        registry.recipes: Recipe,
+        registry.objectives: Objective,
+    }
+    for door, contract in doors.items():
         for entry in door.entries():
             assert entry.error is None, entry
             assert isinstance(entry.cls(), contract)

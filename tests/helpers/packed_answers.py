@@ -1,13 +1,16 @@
 """Packed answers of tiny models, and plain passes to compare with."""
 
 import random
+from dataclasses import replace
 from functools import cache
 
 import torch
 from random_models import VOCABULARY, tiny_model
 
 from cllm_bench.engine import attention
-from cllm_bench_methods.cllm.batches import Answer, States
+from cllm_bench_methods.cllm.comparison import PackedLogits
+from cllm_bench_methods.cllm.objectives import Global
+from cllm_bench_methods.cllm.states import Answer, States
 
 SIZE = 4
 
@@ -26,8 +29,7 @@ PLAIN = States(
     guess="prompt",
     pad_id=0,
     vocabulary=VOCABULARY,
-    objective="global",
-    divergence="forward_kl",
+    objective=Global(),
     form="packed",
     shift=False,
     window=2,
@@ -85,6 +87,12 @@ def after(model, context, tokens):
     """Logits behind each of the tokens."""
     ids = torch.tensor([[*context, *tokens]])
     return model(input_ids=ids, use_cache=False).logits[0, len(context) :]
+
+
+def consistency(logits, packed, states, kind=None):
+    """The loss of the objective, with another divergence if asked for."""
+    objective = replace(states.objective, **({"divergence": kind} if kind else {}))
+    return objective.losses(PackedLogits(packed, logits, states.chains))["consistency_loss"]
 
 
 def gradient(loss, model):

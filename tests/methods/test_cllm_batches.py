@@ -11,6 +11,7 @@ from packed_answers import (
     PLAIN,
     SIZE,
     after,
+    consistency,
     contexts,
     copy_of,
     gradient,
@@ -20,7 +21,6 @@ from packed_answers import (
 from random_models import VOCABULARY
 
 from cllm_bench_methods.cllm.batches import (
-    Answer,
     Batch,
     answers_of,
     cllm_loss,
@@ -28,7 +28,10 @@ from cllm_bench_methods.cllm.batches import (
     pack,
     run,
 )
-from cllm_bench_methods.cllm.objectives import CLEAN, ar_loss, consistency_loss, logits_of
+from cllm_bench_methods.cllm.objectives import Global, Local, Progressive
+from cllm_bench_methods.cllm.packing import CLEAN, ar_loss, copy_rows, differs, logits_of
+from cllm_bench_methods.cllm.states import Answer
+from cllm_bench_methods.recipes.losses import divergence
 from cllm_bench_methods.trajectories.collect import Record
 
 PROMPT = tuple(range(500, 505))
@@ -126,7 +129,7 @@ def test_a_recorded_state_is_any_that_has_not_converged():
 @pytest.mark.parametrize("copies", [3, 6])
 def test_states_of_a_chain_are_consecutive(copies):
     answer, chains = counting(10), copies // 3
-    for packed in draws(replace(PLAIN, objective="local", copies=copies, iterations=3), answer, 50):
+    for packed in draws(replace(PLAIN, objective=Local(), copies=copies, iterations=3), answer, 50):
         for chain in range(chains):
             steps = [cut(packed, chain + step * chains) for step in range(3)]
             for block, trajectory in enumerate(answer.states):
@@ -141,7 +144,8 @@ def test_states_of_a_chain_are_consecutive(copies):
 def test_unconverged_shares_rise_along_a_window(source, window):
     size, blocks = 7, 9
     answer = counting(size * blocks, size)
-    states = replace(PLAIN, block_size=size, source=source, objective="progressive", window=window)
+    objective = Progressive(window=window)
+    states = replace(PLAIN, block_size=size, source=source, objective=objective, window=window)
     phases = set()
     for packed in draws(states, answer, 30):
         state = copy_of(packed, 0, 0)
@@ -207,29 +211,33 @@ def literal_cross_entropy(model, prompt, tokens):
 
 
 def test_a_loss_is_consistency_and_w_times_ar():
-    model, states = tiny("llama"), replace(PLAIN, ar_weight=10.0, divergence="jsd")
+    model, states = tiny("llama"), replace(PLAIN, ar_weight=10.0, objective=Global("jsd"))
     answers = texts(1)
     batch = make_batch(answers, states, random.Random(0))
     assert batch.references is None
     loss = cllm_loss(model, batch, states)
     logits = logits_of(model, batch.packed)
-    consistency = consistency_loss(logits, batch.packed, "jsd").item()
+    apart = consistency(logits, batch.packed, states).item()
     ar = ar_loss(logits, batch.packed).item()
     assert {name: part.item() for name, part in loss.parts.items()} == pytest.approx(
-        {"consistency_loss": consistency, "ar_loss": ar}
+        {"consistency_loss": apart, "ar_loss": ar}
     )
     assert not any(part.requires_grad for part in loss.parts.values())
     assert loss.count == sum(len(answer.tokens) for answer in answers)
-    assert loss.total.item() == pytest.approx(consistency + 10 * ar)
+    assert loss.total.item() == pytest.approx(apart + 10 * ar)
 
 
 def test_local_consistency_pairs_a_state_with_the_next_of_its_chain():
     model = tiny("llama")
-    states = replace(PLAIN, objective="local", copies=4, iterations=2)
+    states = replace(PLAIN, objective=Local(), copies=4, iterations=2)
     batch = make_batch(texts(4), states, random.Random(0))
     loss = cllm_loss(model, batch, states)
-    expected = consistency_loss(logits_of(model, batch.packed), batch.packed, "forward_kl", 2)
-    assert loss.parts["consistency_loss"].item() == pytest.approx(expected.item())
+    logits, expected = logits_of(model, batch.packed), 0.0
+    for student, teacher in ((0, 2), (1, 3)):
+        counted = differs(batch.packed, student)
+        rows = [copy_rows(logits, batch.packed, each)[counted] for each in (teacher, student)]
+        expected += divergence(*rows, "forward_kl").sum().item() / 2
+    assert loss.parts["consistency_loss"].item() == pytest.approx(expected)
 
 
 def test_a_reference_weighs_as_the_answer_that_it_stands_for():
@@ -250,8 +258,8 @@ def test_a_reference_weighs_as_the_answer_that_it_stands_for():
     assert loss.parts["ar_loss"].item() == pytest.approx(expected, rel=1e-5)
     assert loss.count == sum(len(answer.tokens) for answer in answers)
     plain = cllm_loss(model, Batch(batch.packed, None), PLAIN)
-    consistency = [each.parts["consistency_loss"].item() for each in (loss, plain)]
-    assert consistency[0] == consistency[1]
+    parts = [each.parts["consistency_loss"].item() for each in (loss, plain)]
+    assert parts[0] == parts[1]
 
 
 def test_a_batch_gives_the_same_loss_again():
@@ -286,7 +294,7 @@ def settled_answer(model, prompt, length):
     "changes",
     [
         {"shift": True},
-        {"objective": "progressive", "window": 3},
+        {"objective": Progressive(window=3), "window": 3},
         {"form": "single", "shift": True},
     ],
     ids=["packed", "progressive", "single"],
@@ -323,7 +331,8 @@ def test_states_move_on_as_jacobi_decoding_does(family, changes):
 @pytest.mark.parametrize("source", ["recorded", "online"])
 def test_bf16_arithmetic_stays_finite(form, source):
     model = tiny("llama")
-    states = replace(PLAIN, form=form, source=source, copies=2, iterations=2, divergence="jsd")
+    objective = Global("jsd")
+    states = replace(PLAIN, form=form, source=source, copies=2, iterations=2, objective=objective)
     packed = pack(texts(2), states, random.Random(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = cllm_loss(model, Batch(packed, None), states)

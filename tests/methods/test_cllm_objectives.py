@@ -9,16 +9,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from packed_answers import FAMILIES, PLAIN, after, contexts, copy_of, gradient, texts, tiny
+from packed_answers import (
+    FAMILIES,
+    PLAIN,
+    after,
+    consistency,
+    contexts,
+    copy_of,
+    gradient,
+    texts,
+    tiny,
+)
 from random_models import VOCABULARY
 
 from cllm_bench.engine import attention
-from cllm_bench_methods.cllm import objectives as consistency
-from cllm_bench_methods.cllm.batches import Answer, pack, run
-from cllm_bench_methods.cllm.objectives import (
+from cllm_bench_methods.cllm import packing
+from cllm_bench_methods.cllm.batches import pack, run
+from cllm_bench_methods.cllm.objectives import Local, Progressive
+from cllm_bench_methods.cllm.packing import (
     PADDING,
     ar_loss,
-    consistency_loss,
     copy_rows,
     differs,
     logits_apart,
@@ -26,11 +36,12 @@ from cllm_bench_methods.cllm.objectives import (
     owned,
     visible,
 )
+from cllm_bench_methods.cllm.states import Answer
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
 ONLINE = {"source": "online", "shift": True}
-LOCAL = {"objective": "local"}
-PROGRESSIVE = {"objective": "progressive"}
+LOCAL = {"objective": Local()}
+PROGRESSIVE = {"objective": Progressive(window=PLAIN.window)}
 CASES = {
     "global": {},
     "global-online": ONLINE | {"copies": 4, "iterations": 2},
@@ -40,19 +51,16 @@ CASES = {
     "local-three": LOCAL | {"copies": 3, "iterations": 3},
     "local-online": ONLINE | LOCAL | {"copies": 4, "iterations": 2, "guess": "vocab"},
     "progressive": PROGRESSIVE | {"copies": 2},
-    "progressive-online": ONLINE | PROGRESSIVE | {"copies": 2, "iterations": 2, "window": 3},
+    "progressive-online": ONLINE
+    | {"objective": Progressive(window=3), "copies": 2, "iterations": 2, "window": 3},
     "single": {"form": "single", "copies": 2},
     "single-local": ONLINE | LOCAL | {"form": "single", "copies": 2, "iterations": 2},
 }
 
 
-def pairs(states):
-    return states.copies // states.iterations if states.objective == "local" else 0
-
-
 def literal_terms(model, packed, answers, states):
     """Every (weight, teacher's logits, student's logits) of the sum over i."""
-    local = states.objective == "local"
+    local = isinstance(states.objective, Local)
     chains = states.copies // states.iterations
     students = states.copies - chains if local else states.copies
     terms = []
@@ -109,13 +117,12 @@ def test_values_and_gradients_are_those_of_the_formulas(family, case, kernel):
     answers = texts(states.copies)
     logits, packed = run(model, pack(answers, states, random.Random(0)), states)
     terms = literal_terms(model, packed, answers, states)
-    counted = [
-        int(differs(packed, number).sum()) for number in range(packed.copies - pairs(states))
-    ]
+    teaching = states.chains if isinstance(states.objective, Local) else 0
+    counted = [int(differs(packed, number).sum()) for number in range(packed.copies - teaching)]
     assert sum(counted) == len(terms) > 0
     for kind in DIVERGENCES:
         literal = sum(weight * distance(kind, p, q) for weight, p, q in terms)
-        assert_same(consistency_loss(logits, packed, kind, pairs(states)), literal, model)
+        assert_same(consistency(logits, packed, states, kind), literal, model)
     assert_same(ar_loss(logits, packed), literal_ar(model, answers), model)
 
 
@@ -158,7 +165,7 @@ def test_one_block_of_a_copy_reads_the_same_packed_and_apart(family, copies):
         assert held.sum(1).tolist() <= packed.answers.tolist()
         rows = [copy_rows(logits, packed, number)[held] for logits in (together, apart)]
         torch.testing.assert_close(*rows, rtol=1e-4, atol=1e-4)
-    losses = [consistency_loss(each, packed, "jsd") for each in (together, apart)]
+    losses = [consistency(each, packed, states, "jsd") for each in (together, apart)]
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-5)
 
 
@@ -173,13 +180,13 @@ def test_single_blocks_give_the_packed_loss_on_average():
         counts[chosen] += 1
         if chosen not in losses:
             logits = logits_apart(model, packed)
-            losses[chosen] = consistency_loss(logits, packed, "forward_kl").item()
+            losses[chosen] = consistency(logits, packed, single).item()
     lengths = {0: 4, 4: 4, 8: 2}
     assert {start: counts[start] / 1000 for start in counts} == {
         start: pytest.approx(length / 10, abs=0.05) for start, length in lengths.items()
     }
     packed = pack(answers, PLAIN, random.Random(0))
-    whole = consistency_loss(logits_of(model, packed), packed, "forward_kl").item()
+    whole = consistency(logits_of(model, packed), packed, PLAIN).item()
     mean = sum(losses[start] * length / 10 for start, length in lengths.items())
     assert mean == pytest.approx(whole, rel=1e-5)
 
@@ -192,7 +199,7 @@ def test_a_batch_is_the_sum_of_its_answers(case):
 
     def losses(packed):
         logits, _ = run(model, packed, states)
-        return consistency_loss(logits, packed, "jsd", pairs(states)), ar_loss(logits, packed)
+        return consistency(logits, packed, states, "jsd"), ar_loss(logits, packed)
 
     total = torch.zeros(2)
     for row in range(len(answers)):
@@ -210,7 +217,7 @@ def test_a_batch_is_the_sum_of_its_answers(case):
 
 
 def test_rows_see_what_the_drawing_shows():
-    lines = [line.split() for line in (consistency.__doc__ or "").splitlines()]
+    lines = [line.split() for line in (packing.__doc__ or "").splitlines()]
     drawn = [[mark for mark in line if mark in ("x", ".")] for line in lines]
     drawn = [row for row in drawn if len(row) == 10]
     answer = Answer((7, 8), (1, 2, 3, 4), (((1, 0), (1, 2)), ((3, 0), (3, 4))), None, 1)
@@ -242,7 +249,9 @@ def test_visible_is_the_rule_of_the_drawing(case):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("objective", ["global", "progressive"])
+@pytest.mark.parametrize(
+    "objective", [PLAIN.objective, *PROGRESSIVE.values()], ids=["global", "progressive"]
+)
 def test_a_changed_token_reaches_the_rows_that_see_it_and_no_other(family, objective):
     states = replace(PLAIN, objective=objective, copies=2)
     packed = pack(texts(2, [(3, 10)]), states, random.Random(0))

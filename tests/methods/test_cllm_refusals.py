@@ -30,7 +30,9 @@ def refused(monkeypatch, capsys, asked):
     [
         ({"questions": 27}, "questions=27, and there are 26 beside the 4 held out; lower it"),
         ({"held_out": 30}, "30 training questions are too few, for held_out=30 of them"),
-        ({"objective": "globl"}, "objective=globl is not one of global, local, progressive"),
+        ({"objective": "globl"}, "no objective named 'globl'; did you mean 'global'?"),
+        ({"objective": "global:divergence=jsd"}, "'global' follows the setting 'divergence'"),
+        ({"objective": "global:depth=1"}, "objective 'global' has no setting 'depth'"),
         ({"divergence": "kl"}, "divergence=kl is not one of forward_kl, reverse_kl, jsd"),
         ({"objektive": "local"}, "did you mean 'objective'?"),
         ({"objective": "local", "copies": 1}, "objective=local pairs each state with the next"),

@@ -54,8 +54,8 @@ def test_the_wheel_holds_the_tree(wheel):
     assert inside == expected
     (points,) = [name for name in names if name.endswith("entry_points.txt")]
     text = zipfile.ZipFile(wheel).read(points).decode()
-    for group in ("cllm_bench.methods", "cllm_bench.tasks", "cllm_bench.recipes"):
-        assert f"[{group}]" in text
+    for kind in ("methods", "tasks", "recipes", "objectives"):
+        assert f"[cllm_bench.{kind}]" in text
 
 
 INSTALLED = """
