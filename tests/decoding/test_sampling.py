@@ -74,18 +74,8 @@ def test_a_sampled_run_is_exact_reproducible_and_says_so(monkeypatch, tmp_path, 
     drawn = {}
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         out = tmp_path / name
-        arguments = [
-            "--data",
-            tmp_path,
-            "--temperature",
-            0.7,
-            "--top-p",
-            0.9,
-            "--repeats",
-            2,
-            "--limit",
-            5,
-        ]
+        arguments = ["--data", tmp_path, "--temperature", 0.7, "--top-p", 0.9]
+        arguments += ["--repeats", 2, "--limit", 3]
         methods = ["--method", "jacobi", "--method", "jacobi:checkpoint=other,refill=sliding"]
         assert (
             cli(monkeypatch, *command, *arguments, *methods, "--seed", seed, "--output", out) == 0
@@ -149,19 +139,8 @@ def test_every_draw_of_a_question_has_a_seed_of_its_own(monkeypatch, tmp_path, t
     plugin.write_text(text)
     task = "drawn:count=6,draws=4,best_of=2"
     asked = ["run", "--model", tiny[0], "--plugin", plugin, "--task", task, "--method", "ar"]
-    asked += [
-        "--threads",
-        1,
-        "--no-noise-floor",
-        "--limit",
-        5,
-        "--repeats",
-        2,
-        "--output",
-        out,
-        "--data",
-        tmp_path,
-    ]
+    asked += ["--threads", 1, "--no-noise-floor", "--limit", 5, "--repeats", 2]
+    asked += ["--output", out, "--data", tmp_path]
     assert cli(monkeypatch, *asked) == 2
     assert "draws=4 are all the same when greedy" in capsys.readouterr().err
     assert not out.exists()

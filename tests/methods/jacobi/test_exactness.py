@@ -55,7 +55,7 @@ def test_stop_token_inside_a_block(model, prompts, expected, refill):
 @pytest.mark.parametrize("limit", [1, 2, 7, 8, 9, 16, 17])
 def test_limit_inside_a_block(model, prompts, expected, refill, limit):
     decoder = jacobi(model, 8, refill, "last")
-    for prompt, tokens in share(limit + (refill == "sliding"), 3, prompts, expected):
+    for prompt, tokens in share(limit + (refill == "sliding"), 5, prompts, expected):
         found = decode(decoder, prompt, limit=limit)
         assert found.token_ids == tokens[:limit]
         assert found.finish == "length"
