@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from families import cli, rows, write_coding_task
 
-from cllm_bench.ablation.report import ratio_of_totals, training_figures
+from cllm_bench.ablation.report import TrainingFigures, ratio_of_totals, training_figures
 from cllm_bench.ablation.variants import combinations, expand, following, parse_vary
 from cllm_bench.errors import UserError
 
@@ -166,13 +166,13 @@ def test_ratios_of_totals_are_paired():
 
 
 def test_training_figures_leave_pauses_out(tmp_path):
-    absent = {"steps": None, "seconds": None, "questions": 0}
+    absent = TrainingFigures(steps=None, seconds=None, questions=0)
     assert training_figures(tmp_path, {}) == absent
     times = [100.0, 110.0, 500.0, 510.0, 520.0]
     lines = [{"step": 20 * i, "time": time} for i, time in enumerate(times, 1)]
     text = "\n".join(map(json.dumps, lines))
     (tmp_path / "training_log.jsonl").write_text(text, encoding="utf-8")
-    assert training_figures(tmp_path, {}) == {"steps": 100, "seconds": 50.0, "questions": 0}
+    assert training_figures(tmp_path, {}) == TrainingFigures(steps=100, seconds=50.0, questions=0)
 
 
 @pytest.fixture

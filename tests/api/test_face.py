@@ -53,7 +53,7 @@ def test_a_run_prints_nothing_and_resumes(tmp_path, capfd):
     assert heard
     assert first.failed == 0
     assert len(first.rows) == 6
-    assert [each["method"] for each in second.summaries] == ["ar", "jacobi"]
+    assert [each.method for each in second.summaries] == ["ar", "jacobi"]
     assert first.table == cllm_bench.table(tmp_path / "out")
     assert cllm_bench.table(tmp_path / "out") == (tmp_path / "out" / "table.md").read_text()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from families import cli, rows, write_checkpoint
 from judge_server import CLOSE, HANG, Answer, Endpoint, failed, said
-from synthetic import cell, manifest, row
+from synthetic import cell, manifest, row, task
 from synthetic import failed as failed_row
 
 from cllm_bench.contracts import JudgePrompt
@@ -32,7 +32,9 @@ from cllm_bench.judge.protocol import NoOpinion, rating
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.results.judgements import Judgement, parse_judgement
+from cllm_bench.results.judgements import Judgement
+from cllm_bench.results.manifest import Manifest
+from cllm_bench.results.schema import parse
 
 KEY = "sk-very-secret-0123456789"
 FAST = Patience(tries=3, first=0.01, longest=0.02, told=5, answer=0.5)
@@ -654,10 +656,10 @@ def judgement(*keys: str, score: float | None = 7.0, **changes: Any) -> Judgemen
 
 def test_judgements_come_back_as_they_were():
     for each in (judgement("a", "b"), judgement("a", score=None, text=None, error="boom")):
-        assert parse_judgement(json.loads(json.dumps(each.to_json()))) == each
+        assert parse(Judgement, json.loads(json.dumps(each.to_json()))) == each
     earlier = judgement("a").to_json()
     del earlier["identity"]
-    assert parse_judgement(json.loads(json.dumps(earlier))) == judgement("a", identity=None)
+    assert parse(Judgement, json.loads(json.dumps(earlier))) == judgement("a", identity=None)
 
 
 @pytest.mark.parametrize(
@@ -676,8 +678,8 @@ def test_judgements_come_back_as_they_were():
 )
 def test_damaged_judgements_are_refused(change):
     (name,) = change
-    with pytest.raises(ValueError, match=f"'{name}' is "):
-        parse_judgement(json.loads(json.dumps(judgement("a").to_json() | change)))
+    with pytest.raises(ValueError, match=rf"'{name}(\[0\])?' is "):
+        parse(Judgement, json.loads(json.dumps(judgement("a").to_json() | change)))
 
 
 def test_a_damaged_line_is_named(judge, out):
@@ -688,10 +690,8 @@ def test_a_damaged_line_is_named(judge, out):
     assert re.search(r"judgements\.jsonl' line 1 is damaged \(no 'task'\)", shown)
 
 
-def judged_manifest() -> dict[str, Any]:
-    used = manifest(cell("ar"), cell("jacobi"), best_score=10.0, samples=3)
-    used["tasks"][0]["judged"] = True
-    return used
+def judged_manifest() -> Manifest:
+    return manifest(tasks=(task(best_score=10.0, samples=3, judged=True),))
 
 
 def test_scores_are_means_of_turns_and_failures_count_as_nothing():
@@ -719,17 +719,17 @@ def test_scores_are_means_of_turns_and_failures_count_as_nothing():
         judgement("ar/1/turn-1/0", score=1.0),  # a second opinion does not count
     ]
     ar, jacobi = summarise(judged_manifest(), turns, (), said_)
-    assert ar["score"] == pytest.approx((6.5 + 1.5) / 2)
-    assert jacobi["score"] == pytest.approx((6.5 + 0) / 2)
-    assert (ar["judge"]["judged"], ar["judge"]["replies"]) == (5, 6)
-    assert (jacobi["judge"]["judged"], jacobi["judge"]["replies"]) == (3, 4)
-    assert jacobi["score_difference"] == pytest.approx((0 - 1.5) / 2)
+    assert ar.score == pytest.approx((6.5 + 1.5) / 2)
+    assert jacobi.score == pytest.approx((6.5 + 0) / 2)
+    assert (ar.judge.judged, ar.judge.replies) == (5, 6)
+    assert (jacobi.judge.judged, jacobi.judge.replies) == (3, 4)
+    assert jacobi.score_difference == pytest.approx((0 - 1.5) / 2)
     text = comparison_table([(judged_manifest(), [ar, jacobi])])
     assert "jacobi: 3 of 4 replies are judged" in text
     nobody = summarise(judged_manifest(), turns)
-    assert {each["score"] for each in nobody} == {None}
+    assert {each.score for each in nobody} == {None}
     other = summarise(manifest(cell("ar"), samples=3), turns, (), said_)
-    assert (other[0]["judge"], other[0]["score"]) == (None, None)
+    assert (other[0].judge, other[0].score) == (None, None)
 
 
 # A judge whose weights are here.

@@ -49,7 +49,7 @@ def decode(decoder, limit, clock):
 
 def by_method(rows, **changes):
     used = manifest(cell("ar"), cell("block"), **changes)
-    return {each["method"]: each for each in summarise(used, rows)}
+    return {each.method: each for each in summarise(used, rows)}
 
 
 def test_tokens_past_the_end_are_no_speed():
@@ -92,9 +92,9 @@ def test_tokens_past_the_end_are_no_speed():
         )
     assert logged["block"] / logged["ar"] == 16.0  # the naive figure
     found = by_method(rows)["block"]
-    assert found["speedup"] == pytest.approx(8.0)  # eight tokens in one pass
-    assert found["tokens_per_pass"] == 8.0
-    assert found["mean_accept_length"] == 16.0  # what the method did is told apart
+    assert found.speedup == pytest.approx(8.0)  # eight tokens in one pass
+    assert found.tokens_per_pass == 8.0
+    assert found.mean_accept_length == 16.0  # what the method did is told apart
 
 
 def test_a_fixed_neighbour_favours_nobody():
@@ -160,12 +160,12 @@ def test_a_reply_that_degenerates_is_not_dropped():
     assert statistics.mean(each.score for each in good) == 1.0  # the naive figures
     assert statistics.mean(10 / each.decode_seconds for each in good) == 4.0
     found = by_method(rows, samples=30)["block"]
-    assert found["score"] == pytest.approx(20 / 30)
-    assert found["failed"] == 5
-    assert found["cut_off"] == pytest.approx(5 / 30)
-    assert found["repetitive"] == pytest.approx(5 / 30)
-    assert found["speedup"] == pytest.approx(4 ** (20 / 25))
-    assert found["samples"] == 30
+    assert found.score == pytest.approx(20 / 30)
+    assert found.failed == 5
+    assert found.cut_off == pytest.approx(5 / 30)
+    assert found.repetitive == pytest.approx(5 / 30)
+    assert found.speedup == pytest.approx(4 ** (20 / 25))
+    assert found.samples == 30
 
 
 def test_work_that_the_device_has_not_done_counts(monkeypatch):
@@ -232,8 +232,8 @@ def test_a_machine_that_slows_down_favours_nobody():
             place += 1
     assert place == total
     found = by_method([each for each in rows if each.method != "third"], samples=40)
-    assert found["block"]["speedup"] == pytest.approx(1.0, abs=0.002)
-    low, high = found["block"]["speedup_ci"]
+    assert found["block"].speedup == pytest.approx(1.0, abs=0.002)
+    low, high = found["block"].speedup_ci
     assert low < 1 < high
 
 
@@ -249,8 +249,8 @@ def test_a_few_fast_prompts_do_not_make_a_speedup():
     }
     assert rates["block"] / rates["ar"] == pytest.approx(1.92, abs=0.01)  # the naive figure
     found = by_method(rows, samples=20)["block"]
-    assert found["speedup"] == pytest.approx(2 ** (2 / 20))
-    assert found["speedup_ratio_of_totals"] == pytest.approx(1.0, abs=0.001)
+    assert found.speedup == pytest.approx(2 ** (2 / 20))
+    assert found.speedup_ratio_of_totals == pytest.approx(1.0, abs=0.001)
 
 
 def test_prefill_in_one_figure_only_makes_a_speedup():
@@ -260,7 +260,7 @@ def test_prefill_in_one_figure_only_makes_a_speedup():
     ar, block = rows[0], rows[6]
     assert (ar.prefill_seconds + ar.decode_seconds) / block.decode_seconds == 1.5  # the naive one
     found = by_method(rows)["block"]
-    assert (found["speedup"], found["speedup_end_to_end"]) == (1.0, 1.0)
+    assert (found.speedup, found.speedup_end_to_end) == (1.0, 1.0)
 
 
 def test_a_wrong_token_is_never_taken_for_a_tie():
@@ -303,4 +303,4 @@ def test_repeats_of_a_noisy_prompt_count_by_their_median():
         replace(each, decode_seconds=100.0) if each.sample == "q1" and each.repeat == 1 else each
         for each in calm
     ]
-    assert by_method([*rows, *paused])["block"]["speedup"] == pytest.approx(2.0)
+    assert by_method([*rows, *paused])["block"].speedup == pytest.approx(2.0)

@@ -20,7 +20,7 @@ from cllm_bench.report import perplexity as report_perplexity
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import ResultFolder
-from cllm_bench.results.perplexity import Perplexity, Stretch, parse_perplexity
+from cllm_bench.results.perplexity import Perplexity, Stretch
 
 TASK = '''
 from dataclasses import dataclass
@@ -343,43 +343,27 @@ def measured(checkpoint="target", nlls=(200.0,) * 6, **changes):
     return Perplexity(**(values | changes))
 
 
-def test_stored_lines_read_back():
-    found = measured()
-    assert parse_perplexity(json.loads(json.dumps(found.to_json()))) == found
-    for key, value in (
-        ("nll", "x"),
-        ("windows", -1),
-        ("parts", [[1]]),
-        ("task", 3),
-        ("words", 1.5),
-    ):
-        with pytest.raises(ValueError, match=f"'{key}' is "):
-            parse_perplexity(json.loads(json.dumps(found.to_json())) | {key: value})
-    with pytest.raises(ValueError, match="not a JSON object"):
-        parse_perplexity([])
-
-
 def test_a_difference_is_paired_by_stretches_of_text():
     used = manifest(cell("ar"), cell("ar:checkpoint=b", "b"), best_score=0.0)
     spread = [150.0, 180.0, 200.0, 220.0, 240.0, 260.0]
     ours, theirs = measured(nlls=spread), measured("b", nlls=[nll + 10 for nll in spread])
     target, other = summarise(used, [row("ar", "q", score=None)], [ours, theirs])
-    wide = target["score_ci"][1] - target["score_ci"][0]
-    low, high = other["score_difference_ci"]
-    assert other["score_difference"] == pytest.approx(other["score"] - target["score"])
+    wide = target.score_ci[1] - target.score_ci[0]
+    low, high = other.score_difference_ci
+    assert other.score_difference == pytest.approx(other.score - target.score)
     assert 0 < low < high
     assert high - low < wide / 4
 
 
 def test_few_stretches_give_no_interval():
     (found,) = summarise(manifest(cell("ar")), [], [measured(nlls=[200.0] * 4)])
-    assert found["score"] == pytest.approx(math.exp(200 / 99))
-    assert found["score_ci"] is None
+    assert found.score == pytest.approx(math.exp(200 / 99))
+    assert found.score_ci is None
 
 
 def test_a_task_without_a_text_has_no_perplexity():
     found = summarise(manifest(), [row("ar", "q0")], [measured(task="other")])
-    assert [summary["perplexity"] for summary in found] == [None, None]
+    assert [summary.perplexity for summary in found] == [None, None]
     assert "perplexity" not in comparison_table([(manifest(), found)])
 
 
@@ -388,7 +372,7 @@ def test_failed_continuations_leave_the_score_alone(run, tiny, telling, tmp_path
 
     used = manifest(cell("ar"), best_score=0.0)
     found = summarise(used, [failed("ar", "q0")], [measured()])
-    assert found[0]["score"] == pytest.approx(math.exp(200 / 99))
+    assert found[0].score == pytest.approx(math.exp(200 / 99))
     text = comparison_table([(used, found)])
     assert "ar failed on 1 of 1 questions" in text
     assert "count as score 0" not in text
@@ -414,7 +398,7 @@ def test_what_tables_need_loads_no_torch():
 
 
 def test_a_folder_that_is_closed_stores_nothing(tmp_path):
-    with ResultFolder.open(tmp_path / "run", {"configuration": {}}) as folder:
+    with ResultFolder.open(tmp_path / "run", manifest()) as folder:
         folder.append_perplexity(measured())
     assert ResultFolder.read(tmp_path / "run").perplexities == {"target": measured()}
     with pytest.raises(RuntimeError, match="not open"):
