@@ -33,8 +33,8 @@ class Row:
             does not say, one.
         accept_lengths: Tokens settled by each verifying pass as the method gave them, uncut.
         drafted: Guesses that each of these passes checked.
-        prefill_seconds: Seconds to the end of the first step; null for a failed sample.
-        decode_seconds: Seconds from there to the last token; null for a failed sample.
+        prefill_seconds: Seconds to the end of the first step; null where there is no reply.
+        decode_seconds: Seconds from there to the last token; null where there is no reply.
         finish: Why the reply ended: `stop`, `length` (the limit) or `failed`.
         error: What went wrong, for a failed sample.
         reply: The text that was graded.

@@ -138,8 +138,8 @@ class Summary:
             large copy moves.
         efficiency: `speedup` over `tokens_per_pass`.
         samples_timed: Samples with a decoding time.
-        cut_off: Share of replies that the length limit ended.
-        repetitive: Share of replies that degenerated into a loop.
+        cut_off: Share of samples whose reply the length limit ended.
+        repetitive: Share of samples whose reply degenerated into a loop.
         median_prompt_tokens: Median length of the prompts, in tokens.
         median_new_tokens: Median length of the replies, in tokens.
         foreign_load: Cores that other programs kept busy meanwhile, on average.
