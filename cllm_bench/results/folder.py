@@ -37,7 +37,7 @@ PERPLEXITIES = "perplexity.jsonl"
 JUDGEMENTS = "judgements.jsonl"
 PASSES = "passes.jsonl"
 ATTEMPTS = "attempts.jsonl"
-LINES = (SAMPLES, PERPLEXITIES, JUDGEMENTS, PASSES)
+LINES = (SAMPLES, PERPLEXITIES, JUDGEMENTS, PASSES, ATTEMPTS)
 LOCK = ".lock"
 T = TypeVar("T")
 M = TypeVar("M", Manifest, AblationManifest)
@@ -150,11 +150,22 @@ class _Folder(Generic[M]):
     def _load(self, *, repair: bool) -> None:
         """Read what stands beside the manifest."""
 
+    def _content(self, name: str) -> tuple[Path, bytes]:
+        """Return a file of lines and its content, unpacked if only `NAME.gz` is there."""
+        file, packed = self.path / name, self.path / f"{name}.gz"
+        if file.exists() or not packed.exists():
+            with reading(file):
+                return file, file.read_bytes() if file.exists() else b""
+        try:
+            with reading(packed):
+                content = packed.read_bytes()
+            return packed, gzip.decompress(content)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"'{packed}' is damaged ({error}); restore the file") from None
+
     def _next_attempt(self) -> int:
-        file = self.path / ATTEMPTS
-        with reading(file):
-            resumes = len(file.read_bytes().splitlines()) if file.exists() else 0
-        return resumes + 1
+        _, resumes = self._content(ATTEMPTS)
+        return len(resumes.splitlines()) + 1
 
 
 class AblationFolder(_Folder[AblationManifest]):
@@ -299,19 +310,6 @@ class ResultFolder(_Folder[Manifest]):
                     f"'{file}' line {number} is damaged ({error}); "
                     "restore the file, or pick another --output"
                 ) from None
-
-    def _content(self, name: str) -> tuple[Path, bytes]:
-        """Return a file of lines and its content, unpacked if only `NAME.gz` is there."""
-        file, packed = self.path / name, self.path / f"{name}.gz"
-        if file.exists() or not packed.exists():
-            with reading(file):
-                return file, file.read_bytes() if file.exists() else b""
-        try:
-            with reading(packed):
-                content = packed.read_bytes()
-            return packed, gzip.decompress(content)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise UserError(f"'{packed}' is damaged ({error}); restore the file") from None
 
     def _next_attempt(self) -> int:
         # The rows are asked too: somebody may have deleted the list of attempts.

@@ -69,6 +69,8 @@ def test_data_frames_equal_the_file(tmp_path):
             ours = list(row[name]) if isinstance(value, list) else row[name]
             assert ours == value or (value is None and ours != ours) or ours is value, name
     assert list(found.summaries["method"]) == ["ar", "jacobi"]
+    stored = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(found.summaries) == ["folder", *stored[0]]
 
 
 def test_a_user_error_is_an_exception(tmp_path):

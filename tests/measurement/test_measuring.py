@@ -17,6 +17,7 @@ from synthetic import cell, manifest, row
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine import pass_timing as pass_clock
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
@@ -33,10 +34,11 @@ from cllm_bench.measurement import runner
 from cllm_bench.measurement.executor import Executor
 from cllm_bench.measurement.prompts import Prompt
 from cllm_bench.report.prediction import predicted_paces
-from cllm_bench.report.summary import summarise
+from cllm_bench.report.summary import summarise, summarise_folder
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.pass_times import PassTime, missing_shapes
+from cllm_bench.results.summary import read_summaries
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.medusa.method import Medusa
 
@@ -70,6 +72,14 @@ def test_the_baseline_is_measured_twice(measured):
     stored = json.loads((measured / "manifest.json").read_text(encoding="utf-8"))
     assert [each["method"] for each in stored["cells"] if each["again"]] == ["ar A/A"]
     assert "noise floor" in (measured / "table.md").read_text(encoding="utf-8")
+
+
+def test_what_a_run_stores_is_of_the_kinds_that_are_declared(measured):
+    folder = ResultFolder.read(measured)
+    stored = json.loads((measured / "manifest.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(folder.manifest.to_json())) == stored
+    assert stored["schema"] == SCHEMA
+    assert read_summaries(measured / "summary.json") == summarise_folder(folder)
 
 
 def test_of_many_questions_some_at_regular_places_are_asked_again(tmp_path, tiny, monkeypatch):

@@ -358,6 +358,15 @@ def test_compressed_rows_are_read(tmp_path: Path) -> None:
     assert (folder.attempt, folder.warnings) == (1, [])
 
 
+def test_attempts_of_an_archive_count(tmp_path: Path) -> None:
+    path = stored(tmp_path / "run", row())
+    ResultFolder.open(path, MANIFEST).close()
+    file = path / "attempts.jsonl"
+    (path / "attempts.jsonl.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    assert ResultFolder.read(packed(path)).attempt == 1
+
+
 @pytest.mark.parametrize("way", ["open", "claim"])
 def test_nothing_is_added_to_compressed_rows(tmp_path: Path, way: str) -> None:
     path = packed(stored(tmp_path / "run", row()))

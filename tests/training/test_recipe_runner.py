@@ -15,6 +15,7 @@ import torch
 from families import cli, write_coding_task
 
 from cllm_bench.contracts import Message, Sample, Stage, TrainingJob
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.decoding.chat_templates import chat_ids
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.runtime import Runtime
@@ -203,6 +204,12 @@ def test_an_output_in_use_for_something_else(monkeypatch, tmp_path, capsys):
         "holds another training: training.settings.steps = 20, and this one has 21"
         in capsys.readouterr().err
     )
+    (file,) = other.glob("training/*/manifest.json")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    assert stored["schema"] == SCHEMA
+    file.write_text(json.dumps(stored | {"schema": SCHEMA + 1}), encoding="utf-8")
+    assert train(monkeypatch, f"{TINY},steps=20", other) == 2
+    assert f"has schema version {SCHEMA + 1}, and this" in capsys.readouterr().err
 
 
 def test_a_role_is_not_put_beside_weights_that_it_was_not_made_from(
