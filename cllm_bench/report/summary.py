@@ -11,7 +11,7 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cllm_bench.core.sample_ids import question_of
 from cllm_bench.core.schema_version import SCHEMA
@@ -162,9 +162,7 @@ def _summary(
     if cell.again and target is not None and len(ours.scores) < len(target.scores):
         score = score_ci = None  # of a part of the questions: the baseline has the whole
     difference, difference_ci = _difference(ours, target, task.best_score, seed)
-    work = _work(ours)
-    gain, passes = speed[0], work["tokens_per_pass"]
-    return Summary(
+    found = Summary(
         schema=SCHEMA,
         method=label,
         checkpoint=cell.checkpoint,
@@ -175,11 +173,9 @@ def _summary(
         metric=task.metric,
         score=score,
         score_ci=score_ci,
-        speedup=gain,
+        speedup=speed[0],
         speedup_ci=speed[1],
-        **work,
         exactness=cell.exactness,
-        **_exactness(ours),
         parameters=cell.parameters,
         extra_parameters=cell.extra_parameters,
         best_score=task.best_score,
@@ -191,10 +187,11 @@ def _summary(
         score_difference=difference,
         score_difference_ci=difference_ci,
         bandwidth_share=_bandwidth(manifest, cell, ours),
-        efficiency=gain / passes if gain is not None and passes else None,
-        **_lengths(ours),
-        **_noise(ours),
     )
+    for add in (_with_work, _with_drafts, _with_exactness, _with_lengths, _with_noise):
+        found = add(found, ours)
+    gain, passes = found.speedup, found.tokens_per_pass
+    return replace(found, efficiency=gain / passes if gain is not None and passes else None)
 
 
 def _speed(
@@ -245,25 +242,25 @@ def _difference(
     return (None, None) if found is None else found
 
 
-def _work(cell: Measured) -> dict[str, Any]:
-    """Count what the passes gave, over all repeats."""
+def _with_work(summary: Summary, cell: Measured) -> Summary:
+    """Add what the passes gave, over all repeats."""
     lengths = Counter(length for row in cell.generated for length in row.accept_lengths)
     passes = lengths.total()
     first = median(list(cell.prefill.values()))
     accepted = sum(length * count for length, count in lengths.items())
     kept = sum(row.decoded_tokens for row in cell.generated)
-    return {
-        **_drafts(cell),
-        "tokens_per_second": _tokens_per_second(cell, cell.decode),
-        "tokens_per_pass": kept / passes if passes else None,
-        "mean_accept_length": accepted / passes if passes else None,
-        "first_token_ms": None if first is None else 1000 * first,
-        "accept_length_histogram": {str(key): lengths[key] for key in sorted(lengths)} or None,
-    }
+    return replace(
+        summary,
+        tokens_per_second=_tokens_per_second(cell, cell.decode),
+        tokens_per_pass=kept / passes if passes else None,
+        mean_accept_length=accepted / passes if passes else None,
+        first_token_ms=None if first is None else 1000 * first,
+        accept_length_histogram={str(key): lengths[key] for key in sorted(lengths)} or None,
+    )
 
 
-def _drafts(cell: Measured) -> dict[str, Any]:
-    """Count guesses: how many a pass checked, what share was not kept, and the fate by position.
+def _with_drafts(summary: Summary, cell: Measured) -> Summary:
+    """Add the count of guesses: how many a pass checked, what share was not kept, and the fate by position.
 
     `acceptance_by_position`: of the passes that guessed so far ahead, the share that accepted the
     guess at that position (and so all before it); it ends at the farthest one ever accepted.
@@ -281,19 +278,20 @@ def _drafts(cell: Measured) -> dict[str, Any]:
         _at_least(taken, position) / _at_least(offered, position)
         for position in range(1, max((n for n in taken if n), default=0) + 1)
     ]
-    return {
-        "drafted_per_pass": drafted / passes if passes else None,
-        "wasted_drafts": 1 - accepted / drafted if drafted else None,
-        "acceptance_by_position": tuple(shares) or None,
-    }
+    return replace(
+        summary,
+        drafted_per_pass=drafted / passes if passes else None,
+        wasted_drafts=1 - accepted / drafted if drafted else None,
+        acceptance_by_position=tuple(shares) or None,
+    )
 
 
 def _at_least(counts: Counter[int], least: int) -> int:
     return sum(count for value, count in counts.items() if value >= least)
 
 
-def _exactness(cell: Measured) -> dict[str, Any]:
-    """Count samples by the worst verdict of their repeats; one without a reply is no match."""
+def _with_exactness(summary: Summary, cell: Measured) -> Summary:
+    """Add samples by the worst verdict of their repeats; one without a reply is no match."""
     counts = dict.fromkeys(reversed(_WORST_FIRST), 0)
     failed = 0
     for rows in cell.samples.values():
@@ -305,28 +303,31 @@ def _exactness(cell: Measured) -> dict[str, Any]:
             counts[worst] += 1
     compared = sum(counts.values())
     peaks = [row.peak_memory_bytes for row in cell.generated if row.peak_memory_bytes is not None]
-    return {
-        "exact_match": counts["exact"] / (compared + failed) if compared else None,
-        "peak_memory_bytes": max(peaks, default=None),
-        "verdicts": Verdicts(**counts) if compared else None,
-    }
+    return replace(
+        summary,
+        exact_match=counts["exact"] / (compared + failed) if compared else None,
+        peak_memory_bytes=max(peaks, default=None),
+        verdicts=Verdicts(**counts) if compared else None,
+    )
 
 
-def _lengths(cell: Measured) -> dict[str, Any]:
+def _with_lengths(summary: Summary, cell: Measured) -> Summary:
+    """Add how long prompts and replies are, and how the replies end."""
     firsts = [min(rows, key=lambda row: row.repeat) for rows in cell.samples.values()]
     count = len(firsts)
     new = [len(row.token_ids) for row in firsts if row.token_ids]
-    return {
-        "samples_timed": len(cell.decode),
-        "cut_off": sum(row.finish == "length" for row in firsts) / count if count else None,
-        "repetitive": sum(row.repetitive for row in firsts) / count if count else None,
-        "median_prompt_tokens": median([row.prompt_tokens for row in firsts]),
-        "median_new_tokens": median(new),
-    }
+    return replace(
+        summary,
+        samples_timed=len(cell.decode),
+        cut_off=sum(row.finish == "length" for row in firsts) / count if count else None,
+        repetitive=sum(row.repetitive for row in firsts) / count if count else None,
+        median_prompt_tokens=median([row.prompt_tokens for row in firsts]),
+        median_new_tokens=median(new),
+    )
 
 
-def _noise(cell: Measured) -> dict[str, Any]:
-    """Return the spread of repeats, and the mechanism figures and errors of the samples."""
+def _with_noise(summary: Summary, cell: Measured) -> Summary:
+    """Add the spread of repeats, and the mechanism figures and errors of the samples."""
     spreads, counters, errors = [], defaultdict(list), Counter[str]()
     for rows in cell.samples.values():
         paces = [pace for row in rows if (pace := decode_pace(row)) is not None]
@@ -341,11 +342,12 @@ def _noise(cell: Measured) -> dict[str, Any]:
     rows_of = cell.samples.values()
     loads = [row.foreign_load for rows in rows_of for row in rows if row.foreign_load is not None]
     slowed = Counter(reason for rows in rows_of for row in rows for reason in row.slowed)
-    return {
-        "foreign_load": sum(loads) / len(loads) if loads else None,
-        "slowed": dict(slowed.most_common()),
-        "repeats": max((len({row.repeat for row in rows}) for rows in rows_of), default=0),
-        "spread": median(spreads),
-        "counters": {name: sum(values) / len(values) for name, values in counters.items()},
-        "errors": dict(errors.most_common()),
-    }
+    return replace(
+        summary,
+        foreign_load=sum(loads) / len(loads) if loads else None,
+        slowed=dict(slowed.most_common()),
+        repeats=max((len({row.repeat for row in rows}) for rows in rows_of), default=0),
+        spread=median(spreads),
+        counters={name: sum(values) / len(values) for name, values in counters.items()},
+        errors=dict(errors.most_common()),
+    )
