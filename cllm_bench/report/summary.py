@@ -260,7 +260,7 @@ def _with_work(summary: Summary, cell: Measured) -> Summary:
 
 
 def _with_drafts(summary: Summary, cell: Measured) -> Summary:
-    """Add the count of guesses: how many a pass checked, what share was not kept, and the fate by position.
+    """Add guesses: how many a pass checked, what share was not kept, and the fate by position.
 
     `acceptance_by_position`: of the passes that guessed so far ahead, the share that accepted the
     guess at that position (and so all before it); it ends at the farthest one ever accepted.
