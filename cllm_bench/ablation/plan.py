@@ -11,11 +11,13 @@ from cllm_bench.ablation.variants import Variant
 from cllm_bench.api.options import AblateOptions
 from cllm_bench.contracts import Listen, SampleSet, Sampling, Task, TrainingJob
 from cllm_bench.core.registry import Registry
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.core.settings import Selection, as_dict, build, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import TaskPlan
+from cllm_bench.results.manifest import AblationManifest, TrainingQuestions
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,12 @@ class Ablation:
             self.registry, [self.methods[variant.label] for variant in variants], Sampling()
         )
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> AblationManifest:
         """Return what is written down before the first training."""
-        return environment(self.family.runtime.device) | {
-            "configuration": {
+        return AblationManifest(
+            schema=SCHEMA,
+            **vars(environment(self.family.runtime.device)),
+            configuration={
                 "ablation": self.name,
                 "model": self.family.name,
                 "variants": {
@@ -82,9 +86,9 @@ class Ablation:
                 "limit": self.options.limit,
                 "repeats": self.options.repeats,
             },
-            "training_questions": {
-                name: {"source": found.label, "questions": len(found.samples)}
+            training_questions={
+                name: TrainingQuestions(source=found.label, questions=len(found.samples))
                 for name, (_, found) in self.material.items()
             },
-            "sandbox": self.sandbox,
-        }
+            sandbox=self.sandbox,
+        )

@@ -15,7 +15,7 @@ from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.measurement.plan import RunPlan
-from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.folder import AblationFolder, ResultFolder
 
 SEED = 0  # of order and statistics
 
@@ -100,7 +100,7 @@ def evaluate(
     return runner.folder
 
 
-def warn(folder: ResultFolder, console: Console) -> None:
+def warn(folder: ResultFolder | AblationFolder, console: Console) -> None:
     """Show in what state a folder was found."""
     for warning in folder.warnings:
         console.print(f"note: {warning}", style="yellow", soft_wrap=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.api.inputs import Tell
-from cllm_bench.errors import UserError
 from cllm_bench.report.judged import find_judge_id
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
@@ -42,7 +41,7 @@ def load_results(*folders: str | Path) -> Results:
     summaries, rows = [], []
     for folder in map(_read, folders):
         name = {"folder": str(folder.path)}
-        summaries += [name | each for each in summarise_folder(folder)]
+        summaries += [name | each.to_json() for each in summarise_folder(folder)]
         rows += [name | row.to_json() for row in folder.rows]
     return Results(pandas.DataFrame(summaries), pandas.DataFrame(rows))
 
@@ -70,8 +69,4 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
 
 
 def _read(path: str | Path) -> ResultFolder:
-    folder = ResultFolder.read(Path(path))
-    if "ablation" in folder.manifest.get("configuration", {}):
-        run = folder.path / "run"
-        raise UserError(f"'{folder.path}' holds an ablation; its run is in '{run}'")
-    return folder
+    return ResultFolder.read(Path(path))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from cllm_bench.judge.grading import Material, Outcome
     from cllm_bench.judge.protocol import Judge
+    from cllm_bench.results.manifest import Manifest
+    from cllm_bench.results.summary import Summary
 
 CONFIG = "config.toml"
 _HEADING = (
@@ -53,8 +55,8 @@ class RunResult:
     """
 
     folder: Path
-    summaries: list[dict[str, Any]]
-    manifest: Mapping[str, Any]
+    summaries: list[Summary]
+    manifest: Manifest
     notes: tuple[str, ...] = ()
     captures: Mapping[str, Any] = field(default_factory=dict)
     judge: Judge | None = None
@@ -63,7 +65,7 @@ class RunResult:
     @property
     def failed(self) -> int:
         """Samples that failed."""
-        return sum(summary["failed"] for summary in self.summaries)
+        return sum(summary.failed for summary in self.summaries)
 
     @property
     def rows(self) -> pandas.DataFrame:

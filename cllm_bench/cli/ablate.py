@@ -36,7 +36,7 @@ from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import world_size
 from cllm_bench.measurement.plan import TaskPlan, plan_task
 from cllm_bench.report.summary import summarise_folder
-from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.folder import AblationFolder
 
 
 def plan_ablation(options: AblateOptions, console: Console) -> Ablation:
@@ -139,7 +139,7 @@ def ablate_command(options: AblateOptions) -> None:
     """
     console = Console(stderr=True)
     ablation = plan_ablation(options, console)
-    with ResultFolder.open(Path(options.output), ablation.manifest()) as folder:
+    with AblationFolder.open(Path(options.output), ablation.manifest()) as folder:
         warn(folder, console)
         if not (folder.path / CONFIG).exists():
             folder.write_text(CONFIG, write_config(options))
@@ -149,7 +149,9 @@ def ablate_command(options: AblateOptions) -> None:
         run = measured.manifest, summarise_folder(measured)
         rows = figures(entries, run, measured.rows)
         text = ablation_table(folder.manifest, rows, run)
-        folder.write_text("ablation.json", json.dumps(rows, indent=2) + "\n")
+        folder.write_text(
+            "ablation.json", json.dumps([row.to_json() for row in rows], indent=2) + "\n"
+        )
         folder.write_text("table.md", text)
     sys.stdout.write(text)
     console.print(
@@ -157,7 +159,7 @@ def ablate_command(options: AblateOptions) -> None:
         "variants/, run/).",
         soft_wrap=True,
     )
-    failed = sum(summary["failed"] for summary in run[1])
+    failed = sum(summary.failed for summary in run[1])
     if failed:
         console.print(f"{failed} samples failed: see the notes", style="red")
         raise typer.Exit(1)

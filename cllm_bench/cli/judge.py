@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -22,6 +21,7 @@ from cllm_bench.judge.grading import Material, Outcome, judge_folder
 from cllm_bench.judge.protocol import Judge
 from cllm_bench.results.folder import JUDGEMENTS, ResultFolder
 from cllm_bench.results.judgements import total
+from cllm_bench.results.manifest import Manifest
 
 BUILT_IN = "built-in"  # label of every task's own sample
 
@@ -84,26 +84,24 @@ def report(console: Console, judge: Judge, outcome: Outcome, run: Path) -> None:
         raise typer.Exit(1)
 
 
-def _material(
-    registry: Registry, manifest: Mapping[str, Any], data: Sequence[str]
-) -> dict[str, Material]:
+def _material(registry: Registry, manifest: Manifest, data: Sequence[str]) -> dict[str, Material]:
     """Load the questions of an earlier run again.
 
     Raises:
         UserError: No task of the run has a judge, or its questions are others now.
     """
-    judged = [task for task in manifest.get("tasks", ()) if task.get("judged")]
+    judged = [task for task in manifest.tasks if task.judged]
     if not judged:
-        names = ", ".join(str(task["task"]) for task in manifest.get("tasks", ()))
+        names = ", ".join(task.task for task in manifest.tasks)
         raise UserError(f"no task of this run is graded by a judge (it has: {names or 'none'})")
-    labels = {parse_selection(task["task"]).name: task["task"] for task in judged}
-    built_in = all(task["source"] == BUILT_IN for task in judged)
+    labels = {parse_selection(task.task).name: task.task for task in judged}
+    built_in = all(task.source == BUILT_IN for task in judged)
     sources = task_sources(registry, list(labels), data, built_in=built_in)
     found = {}
     for name, label in labels.items():
         task: Task = build(registry.tasks.get(name), "task", parse_selection(label))
         questions = task.samples(sources[name])
-        stored = manifest["configuration"]["tasks"][label]
+        stored = manifest.configuration["tasks"][label]
         if questions.fingerprint != stored["data"]:
             raise UserError(
                 f"the questions of '{label}' ({questions.label}) are not those that the run asked; "

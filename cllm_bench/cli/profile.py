@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -19,7 +17,7 @@ from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
-from cllm_bench.report.profile import Profile, profile_report
+from cllm_bench.report.profile import Profile, ProfileManifest, profile_report, stored_profile
 
 
 def profile_command(options: ProfileOptions) -> None:
@@ -41,7 +39,7 @@ def profile_command(options: ProfileOptions) -> None:
     console = Console(stderr=True)
     with LiveProgress(console) as progress:
         found = measure(family, options.checkpoint, ROWS, CONTEXTS, progress)
-    manifest = environment(runtime.device) | {"runtime": dataclasses.asdict(runtime)}
+    manifest = ProfileManifest(**vars(environment(runtime.device)), runtime=runtime)
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))
     console.print(
@@ -54,11 +52,11 @@ def _refuse(output: Path) -> None:
         raise UserError(f"'{output}' holds something already; pick another --output")
 
 
-def _store(output: Path, found: Profile, manifest: dict[str, Any]) -> None:
+def _store(output: Path, found: Profile, manifest: ProfileManifest) -> None:
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    figures = {"profile": found.to_json(), "manifest": manifest}
-    write_atomically(output / "profile.json", json.dumps(figures, indent=2) + "\n")
+    figures = json.dumps(stored_profile(found, manifest), indent=2)
+    write_atomically(output / "profile.json", figures + "\n")
     write_atomically(output / "profile.md", profile_report(found, manifest))
     with writing(output):
         _draw(found, output / "passes.png")

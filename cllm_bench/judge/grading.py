@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from cllm_bench.contracts import ChatTask, JudgedTask, JudgePrompt, Listen, Sample, Task
 from cllm_bench.core.sample_ids import question_of
@@ -17,6 +17,7 @@ from cllm_bench.judge.protocol import LOWEST, Judge, NoOpinion, Stopped, rating
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import JudgeId, Judgement, conversations, ratings
 from cllm_bench.results.rows import Row, row_key
+from cllm_bench.results.summary import Summary
 
 GIVE_UP = 3  # failures in a row
 
@@ -232,7 +233,7 @@ def _prompts(
 
 def judge_folder(
     folder: ResultFolder, judge: Judge, material: Mapping[str, Material], listen: Listen
-) -> tuple[Outcome, list[dict[str, Any]]]:
+) -> tuple[Outcome, list[Summary]]:
     """Grade the replies without a rating, then write the summary, also after a failure.
 
     Raises:

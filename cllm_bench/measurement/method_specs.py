@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast, get_args
 
 from cllm_bench.contracts import Exactness, Method, Sampling
 from cllm_bench.core.registry import Registry
@@ -87,9 +88,11 @@ def plan_methods(
 
 
 def _exactness(text: str, method: Method, sampling: Sampling) -> Exactness:
-    if sampling.temperature == 0:
-        return method.exactness
-    sampled: Exactness | None = getattr(method, "sampled", None)
-    if sampled is None:
+    greedy = sampling.temperature == 0
+    claim = method.exactness if greedy else getattr(method, "sampled", None)
+    if claim is None:
         raise UserError(f"method '{text}' decodes greedily only; leave --temperature at 0")
-    return sampled
+    known = get_args(Exactness)
+    if claim not in known:  # else the run would store what no reader takes
+        raise UserError(f"method '{text}' claims to be '{claim}', not one of {', '.join(known)}")
+    return cast(Exactness, claim)

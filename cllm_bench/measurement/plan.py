@@ -23,6 +23,7 @@ from cllm_bench.contracts import (
     TextTask,
 )
 from cllm_bench.core.sample_ids import draw_ids, question_of
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.errors import UserError
@@ -30,6 +31,7 @@ from cllm_bench.machine.environment import code_hash, code_place, environment, m
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
+from cllm_bench.results.manifest import Manifest, MethodEntry, TaskEntry
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50
@@ -183,7 +185,7 @@ class RunPlan:
         places = {code_place(cls) for cls in classes}
         return {place.name: code_hash(place) for place in sorted(places)}
 
-    def manifest(self, extra_parameters: Mapping[str, int]) -> dict[str, Any]:
+    def manifest(self, extra_parameters: Mapping[str, int]) -> Manifest:
         """Return the whole manifest.
 
         Args:
@@ -192,43 +194,44 @@ class RunPlan:
         from cllm_bench.machine.roofline import copy_bandwidth
 
         runtime = self.family.runtime
-        return environment(runtime.device) | {
-            "configuration": self.configuration(),
-            "model": self.family.name,
-            "runtime": dataclasses.asdict(runtime),
-            "repeats": self.repeats,
-            "seed": self.seed,
-            "sampling": dataclasses.asdict(self.sampling),
-            "sandbox": self.sandbox,
-            "baseline": self.specs[0].label,
-            "copy_bandwidth": copy_bandwidth(runtime.device),
-            "cells": [
-                self._describe(spec) | {"extra_parameters": extra_parameters.get(spec.label, 0)}
-                for spec in self.specs
-            ],
-            "tasks": [
-                _describe_task(plan)
-                | {"asked": {spec.label: plan.replies(spec) for spec in self.specs}}
+        return Manifest(
+            schema=SCHEMA,
+            **vars(environment(runtime.device)),
+            configuration=self.configuration(),
+            model=self.family.name,
+            runtime=runtime,
+            repeats=self.repeats,
+            seed=self.seed,
+            sampling=self.sampling,
+            sandbox=self.sandbox,
+            baseline=self.specs[0].label,
+            copy_bandwidth=copy_bandwidth(runtime.device),
+            cells=tuple(
+                self._describe(spec, extra_parameters.get(spec.label, 0)) for spec in self.specs
+            ),
+            tasks=tuple(
+                _describe_task(plan, {spec.label: plan.replies(spec) for spec in self.specs})
                 for plan in self.tasks
-            ],
-        }
+            ),
+        )
 
-    def _describe(self, spec: MethodSpec) -> dict[str, Any]:
+    def _describe(self, spec: MethodSpec, extra_parameters: int) -> MethodEntry:
         from cllm_bench.machine.roofline import cache_bytes, weight_bytes
 
         model = self.family.model(spec.checkpoint)
-        return {
-            "method": spec.label,
-            "name": spec.name,
-            "settings": as_dict(spec.method),
-            "checkpoint": spec.checkpoint,
-            "exactness": spec.exactness,
-            "baseline": spec.baseline,
-            "again": spec.again,
-            "parameters": self.family.parameters(spec.checkpoint),
-            "weight_bytes": weight_bytes(model),
-            "cache_bytes_per_token": cache_bytes(model),
-        }
+        return MethodEntry(
+            method=spec.label,
+            name=spec.name,
+            settings=as_dict(spec.method),
+            checkpoint=spec.checkpoint,
+            exactness=spec.exactness,
+            baseline=spec.baseline,
+            again=spec.again,
+            parameters=self.family.parameters(spec.checkpoint),
+            weight_bytes=weight_bytes(model),
+            cache_bytes_per_token=cache_bytes(model),
+            extra_parameters=extra_parameters,
+        )
 
 
 def _text_digest(plan: TaskPlan) -> str | None:
@@ -237,27 +240,29 @@ def _text_digest(plan: TaskPlan) -> str | None:
     return hashlib.sha256(json.dumps(dataclasses.asdict(plan.text)).encode()).hexdigest()
 
 
-def _describe_task(plan: TaskPlan) -> dict[str, Any]:
-    return {
-        "task": plan.label,
-        "source": plan.found.label,
-        "samples": len({question_of(sample.id) for sample in plan.samples}),
-        "replies": sum(map(plan.turns, plan.samples)),
-        "left_out": {reason: list(ids) for reason, ids in plan.found.left_out.items()},
-        "notes": list(plan.found.notes),
-        "template": plan.found.template,
-        "metric": plan.task.metric,
-        "best_score": plan.task.best_score,
-        "best_of": getattr(plan.task, "best_of", 1),
-        "judged": isinstance(plan.task, JudgedTask),
-        "max_new_tokens": plan.task.max_new_tokens,
-    }
+def _describe_task(plan: TaskPlan, asked: Mapping[str, int]) -> TaskEntry:
+    return TaskEntry(
+        task=plan.label,
+        source=plan.found.label,
+        samples=len({question_of(sample.id) for sample in plan.samples}),
+        replies=sum(map(plan.turns, plan.samples)),
+        left_out={reason: tuple(ids) for reason, ids in plan.found.left_out.items()},
+        notes=tuple(plan.found.notes),
+        template=plan.found.template,
+        metric=plan.task.metric,
+        best_score=float(plan.task.best_score),
+        best_of=getattr(plan.task, "best_of", 1),
+        judged=isinstance(plan.task, JudgedTask),
+        max_new_tokens=plan.task.max_new_tokens,
+        asked=asked,
+    )
 
 
 def machine_identity(device: str) -> dict[str, Any]:
     """Return what must not change between the parts of one run, or times could not be paired."""
     found = machine(device)
-    return {key: found[key] for key in ("cpu", "cores", "gpu") if key in found}
+    identity = {"cpu": found.cpu, "cores": found.cores, "gpu": found.gpu}
+    return {key: value for key, value in identity.items() if value is not None}
 
 
 def plan_task(

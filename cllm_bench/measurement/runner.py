@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cllm_bench.contracts import Listen
 from cllm_bench.decoding.exactness import Comparison, verdict
@@ -22,6 +21,7 @@ from cllm_bench.measurement.prompts import Prompt, Prompts
 from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.pass_times import PassTime, missing_shapes
+from cllm_bench.results.summary import Summary
 
 PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
 ROUNDS_TO_A_PAUSE = 20
@@ -65,7 +65,7 @@ class Runner:
         self.folder = ResultFolder.open(output, plan.manifest(extra))
         self._stored = {row.key: row for row in self.folder.rows}
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self) -> list[Summary]:
         """Measure what is still missing, then write `summary.json` and `table.md`.
 
         Returns:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cllm_bench.report import numbers as formats
+from cllm_bench.results.manifest import Manifest
+from cllm_bench.results.summary import Bounds, Summary
 
-Manifest = Mapping[str, Any]
-Summary = Mapping[str, Any]
 Run = tuple[Manifest, Sequence[Summary]]
 
 POSITIONS = 6  # whose acceptance is shown
@@ -50,43 +50,44 @@ class Column:
 
 def method(line: Line) -> str:
     """Return the method's label, marked if its replies may differ from the baseline's by design."""
-    name, exactness = str(line.summary["method"]), line.summary["exactness"]
+    name, exactness = line.summary.method, line.summary.exactness
     return name if exactness == "exact" else f"{name} ({exactness})"
 
 
 def is_baseline(line: Line) -> bool:
     """Say whether the line is what all others of its run are compared with."""
-    return bool(line.summary["method"] == line.manifest["baseline"])
+    return line.summary.method == line.manifest.baseline
 
 
 def _own_baseline(line: Line) -> str | None:
-    cells = line.manifest["cells"]
-    return next((c["baseline"] for c in cells if c["method"] == line.summary["method"]), None)
+    cell = line.manifest.cell(line.summary.method)
+    return None if cell is None else cell.baseline
 
 
 def _score(line: Line) -> str:
     s = line.summary
-    if s["score"] is None and s["judge"]:
+    if s.score is None and s.judge:
         return "not judged"
-    return formats.score(s["score"], s["score_ci"], s["best_score"])
+    return formats.score(s.score, s.score_ci, s.best_score)
 
 
 def _word_perplexity(line: Line) -> str:
-    found = line.summary["perplexity"]
-    return formats.significant(found and found["word"], 4)
+    found = line.summary.perplexity
+    return formats.significant(None if found is None else found.word, 4)
 
 
 def _difference(line: Line) -> str:
     s = line.summary
-    on_target = _own_baseline(line) == line.manifest["baseline"]
-    if s["score_difference"] == 0 and s["exact_match"] == 1 and on_target:
+    on_target = _own_baseline(line) == line.manifest.baseline
+    if s.score_difference == 0 and s.exact_match == 1 and on_target:
         return "same"  # not a matter of chance: every reply is the baseline's, token by token
-    return formats.difference(s["score_difference"], s["score_difference_ci"], s["best_score"])
+    return formats.difference(s.score_difference, s.score_difference_ci, s.best_score)
 
 
 def _speedup(name: str, *, interval: bool = True) -> Callable[[Line], str]:
     def text(line: Line) -> str:
-        value, bounds = line.summary[name], line.summary[f"{name}_ci"]
+        value: float | None = getattr(line.summary, name)
+        bounds: Bounds | None = getattr(line.summary, f"{name}_ci")
         if is_baseline(line) and value is not None:
             return "1×"  # by definition, not by measurement
         return formats.ratio(value, bounds, show=interval)
@@ -96,21 +97,21 @@ def _speedup(name: str, *, interval: bool = True) -> Callable[[Line], str]:
 
 def _memory(line: Line) -> str:
     s = line.summary
-    extra = f" + {formats.count(s['extra_parameters'])}" if s["extra_parameters"] else ""
-    return f"{formats.memory(s['peak_memory_bytes'])} / {formats.count(s['parameters'])}{extra}"
+    extra = f" + {formats.count(s.extra_parameters)}" if s.extra_parameters else ""
+    return f"{formats.memory(s.peak_memory_bytes)} / {formats.count(s.parameters)}{extra}"
 
 
 def _bandwidth(line: Line) -> str:
-    return formats.share(line.summary["bandwidth_share"])
+    return formats.share(line.summary.bandwidth_share)
 
 
 def _failed(line: Line) -> str:
     s = line.summary
-    return f"{s['failed']}/{s['samples']}"
+    return f"{s.failed}/{s.samples}"
 
 
 def _any(name: str) -> Callable[[Sequence[Line]], bool]:
-    return lambda lines: any(line.summary[name] for line in lines)
+    return lambda lines: any(getattr(line.summary, name) for line in lines)
 
 
 def _run_column(kind: str) -> Column:
@@ -121,29 +122,29 @@ def _run_column(kind: str) -> Column:
 
 
 def _other_checkpoints(lines: Sequence[Line]) -> bool:
-    return any(_own_baseline(line) != line.manifest["baseline"] for line in lines)
+    return any(_own_baseline(line) != line.manifest.baseline for line in lines)
 
 
 MAIN = (
     _run_column("model"),
     _run_column("run"),
     Column("method", method, left=True),
-    Column("checkpoint", lambda line: str(line.summary["checkpoint"]), rank=6, left=True),
+    Column("checkpoint", lambda line: line.summary.checkpoint, rank=6, left=True),
     Column("score", _score),
     Column("word perplexity", _word_perplexity, rank=7, wanted=_any("perplexity")),
     Column("Δ score", _difference, rank=1),
     Column("speedup", _speedup("speedup")),
     Column("vs own AR", _speedup("speedup_vs_own_ar"), rank=7, wanted=_other_checkpoints),
     Column("end to end", _speedup("speedup_end_to_end", interval=False), rank=2),
-    Column("tok/s", lambda line: formats.significant(line.summary["tokens_per_second"]), rank=5),
-    Column("tokens/pass", lambda line: formats.plain(line.summary["tokens_per_pass"]), rank=3),
-    Column("accept length", lambda line: formats.plain(line.summary["mean_accept_length"]), rank=9),
-    Column("first token ms", lambda line: formats.significant(line.summary["first_token_ms"]), 10),
-    Column("exact match", lambda line: formats.share(line.summary["exact_match"]), rank=4),
-    Column("cut-off", lambda line: formats.share(line.summary["cut_off"]), rank=8),
+    Column("tok/s", lambda line: formats.significant(line.summary.tokens_per_second), rank=5),
+    Column("tokens/pass", lambda line: formats.plain(line.summary.tokens_per_pass), rank=3),
+    Column("accept length", lambda line: formats.plain(line.summary.mean_accept_length), rank=9),
+    Column("first token ms", lambda line: formats.significant(line.summary.first_token_ms), 10),
+    Column("exact match", lambda line: formats.share(line.summary.exact_match), rank=4),
+    Column("cut-off", lambda line: formats.share(line.summary.cut_off), rank=8),
     Column(
         "repetitive",
-        lambda line: formats.share(line.summary["repetitive"]),
+        lambda line: formats.share(line.summary.repetitive),
         rank=8,
         wanted=_any("repetitive"),
     ),
@@ -155,15 +156,15 @@ MAIN = (
 
 def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
     """Return the columns of the second table: how the passes of these methods went."""
-    names = dict.fromkeys(name for line in lines for name in line.summary["counters"])
+    names = dict.fromkeys(name for line in lines for name in line.summary.counters)
     columns = (
         *MAIN[:2],
         Column("method", method, left=True),
         Column("speedup", _speedup("speedup", interval=False)),
         Column("predicted", _predicted, wanted=_any("predicted_speedup")),
-        Column("speedup ÷ tokens/pass", lambda line: formats.plain(line.summary["efficiency"])),
-        Column("drafted/pass", lambda line: formats.plain(line.summary["drafted_per_pass"], 1)),
-        Column("wasted", lambda line: formats.share(line.summary["wasted_drafts"])),
+        Column("speedup ÷ tokens/pass", lambda line: formats.plain(line.summary.efficiency)),
+        Column("drafted/pass", lambda line: formats.plain(line.summary.drafted_per_pass, 1)),
+        Column("wasted", lambda line: formats.share(line.summary.wasted_drafts)),
         Column("accepted by position", _acceptance, rank=2, left=True),
         *(_counter(name) for name in names),
         Column("passes by accept length", _histogram, rank=1, left=True),
@@ -172,27 +173,27 @@ def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
 
 
 def _predicted(line: Line) -> str:
-    value = line.summary["predicted_speedup"]
+    value = line.summary.predicted_speedup
     return formats.ABSENT if value is None else f"{formats.fixed(value, 2)}×"
 
 
 def _counter(name: str) -> Column:
     def text(line: Line) -> str:
-        return formats.figure(line.summary["counters"].get(name))
+        return formats.figure(line.summary.counters.get(name))
 
     return Column(name.replace("_", " "), text)
 
 
 def _acceptance(line: Line) -> str:
     """Return per cent for the first positions, such as `93 88 80 …`."""
-    shares = line.summary["acceptance_by_position"] or ()
+    shares = line.summary.acceptance_by_position or ()
     shown = " ".join(f"{100 * share:.0f}" for share in shares[:POSITIONS])
     return (shown + (" …" if len(shares) > POSITIONS else "")) or formats.ABSENT
 
 
 def _histogram(line: Line) -> str:
     """Return shares such as `1: 40%, 2: 35%, 3+: 25%`."""
-    counts = {int(k): v for k, v in (line.summary["accept_length_histogram"] or {}).items()}
+    counts = {int(k): v for k, v in (line.summary.accept_length_histogram or {}).items()}
     total, top = sum(counts.values()), max(counts, default=0)
     if not total:
         return formats.ABSENT

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.results.judgements import JudgeId, Judgement, conversations, ratings, total
 from cllm_bench.results.rows import Row
+from cllm_bench.results.summary import JudgeFigures
 
 
 def judges(judgements: Sequence[Judgement], task: str) -> list[JudgeId]:
@@ -51,7 +51,7 @@ def scored(
     judgements: Sequence[Judgement],
     task: str,
     judge: JudgeId | None,
-) -> tuple[dict[str, list[Row]], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, list[Row]], dict[str, JudgeFigures]]:
     """Score the rows of a task that has a judge.
 
     Args:
@@ -69,23 +69,25 @@ def scored(
     chosen = judge if judge in known else None
     found = ratings(judgements, chosen) if chosen is not None else {}
     rows = {method: graded(own, found) for method, own in rows_of.items()}
-    return rows, {method: _told(judgements, task, chosen, own) for method, own in rows_of.items()}
+    return rows, {
+        method: _figures(judgements, task, chosen, own) for method, own in rows_of.items()
+    }
 
 
-def _told(
+def _figures(
     judgements: Sequence[Judgement], task: str, judge: JudgeId | None, rows: Sequence[Row]
-) -> dict[str, Any]:
+) -> JudgeFigures:
     asked = [row for turns in conversations(rows) for row in turns]
     own = [each for each in judgements if each.task == task and each.judge_id == judge]
     found = ratings(own, judge) if judge is not None else {}
-    return {
-        "name": None if judge is None else judge.name,
-        "identity": None if judge is None else judge.identity,
-        "replies": len(asked),
-        "judged": sum(row.key in found for row in asked),
-        "requests": sum(each.requests for each in own),
-        "failures": sum(each.score is None for each in own),
-        "prompt_tokens": total(each.prompt_tokens for each in own),
-        "completion_tokens": total(each.completion_tokens for each in own),
-        "others": [str(each) for each in judges(judgements, task) if each != judge],
-    }
+    return JudgeFigures(
+        name=None if judge is None else judge.name,
+        identity=None if judge is None else judge.identity,
+        replies=len(asked),
+        judged=sum(row.key in found for row in asked),
+        requests=sum(each.requests for each in own),
+        failures=sum(each.score is None for each in own),
+        prompt_tokens=total(each.prompt_tokens for each in own),
+        completion_tokens=total(each.completion_tokens for each in own),
+        others=tuple(str(each) for each in judges(judgements, task) if each != judge),
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from cllm_bench.report.columns import Line, Manifest, Run, method
+from cllm_bench.machine.environment import GitState
+from cllm_bench.report.columns import Line, Run, method
 from cllm_bench.report.numbers import ratio, share
 from cllm_bench.results.judgements import JudgeId
+from cllm_bench.results.manifest import Manifest, TaskEntry
+from cllm_bench.results.summary import JudgeFigures, Summary
 
 FEW_SAMPLES = 30
 NOISY = 0.10
@@ -41,8 +43,8 @@ LEGEND = (
 def subtitle(lines: Sequence[Line]) -> str:
     """Return what was asked and how it was graded, for each source among the lines."""
     texts = [
-        f"`{task['task']} ({task['source']}, {task['samples']})` · {_metric(task)} · "
-        f"replies of at most {task['max_new_tokens']} tokens · prompt {task['template']}"
+        f"`{task.task} ({task.source}, {task.samples})` · {_metric(task)} · "
+        f"replies of at most {task.max_new_tokens} tokens · prompt {task.template}"
         for task in map(_task, lines)
     ]
     return "; ".join(dict.fromkeys(texts))
@@ -63,38 +65,37 @@ def conditions(runs: Sequence[Run]) -> list[str]:
     return [f"run {number}: {' · '.join(lines)}" for number, lines in numbered]
 
 
-def _task(line: Line) -> dict[str, Any]:
-    tasks = line.manifest["tasks"]
-    return next(dict(task) for task in tasks if task["task"] == line.summary["task"])
+def _task(line: Line) -> TaskEntry:
+    return line.manifest.task(line.summary.task)
 
 
-def _metric(task: Mapping[str, Any]) -> str:
-    return f"{task['metric']} (lower is better)" if task["best_score"] == 0 else task["metric"]
+def _metric(task: TaskEntry) -> str:
+    return f"{task.metric} (lower is better)" if task.best_score == 0 else task.metric
 
 
 def _about_data(lines: Sequence[Line]) -> Iterator[str]:
     tasks = [_task(line) for line in lines]
-    if len({(task["source"], task["samples"]) for task in tasks}) > 1:
+    if len({(task.source, task.samples) for task in tasks}) > 1:
         yield "the runs asked different questions: compare scores within a run only"
     for task in tasks:
-        for reason, ids in task["left_out"].items():
+        for reason, ids in task.left_out.items():
             yield f"left out: {len(ids)} question{_s(len(ids))} ({reason})"
-        yield from task["notes"]
+        yield from task.notes
     yield from _about_texts(lines)
     yield from _about_judging(lines)
 
 
 def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
     """Say how the perplexities came about, once where all checkpoints read the same tokens."""
-    for found in (line.summary["perplexity"] for line in lines):
+    for found in (line.summary.perplexity for line in lines):
         if found:
-            step = "" if found["stride"] == found["window"] else f", {found['stride']:,} apart"
-            rest = "dropped" if found["remainder"] == "drop" else "scored"
+            step = "" if found.stride == found.window else f", {found.stride:,} apart"
+            rest = "dropped" if found.remainder == "drop" else "scored"
             yield (
-                f"perplexity: measured once for each checkpoint, in {found['windows']:,} "
-                f"window{_s(found['windows'])} of {found['window']:,} tokens{step} (what fills no "
-                f"last one {rest}): {found['tokens']:,} of the text's {found['text_tokens']:,} "
-                f"tokens are scored, by token in the score and by its {found['words']:,} words "
+                f"perplexity: measured once for each checkpoint, in {found.windows:,} "
+                f"window{_s(found.windows)} of {found.window:,} tokens{step} (what fills no "
+                f"last one {rest}): {found.tokens:,} of the text's {found.text_tokens:,} "
+                f"tokens are scored, by token in the score and by its {found.words:,} words "
                 "beside it; brackets are 95% intervals over stretches of the text"
             )
 
@@ -102,33 +103,33 @@ def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
 def _about_judging(lines: Sequence[Line]) -> Iterator[str]:
     """Say who judged, how much of it, and what it took."""
     for line in lines:
-        s = line.summary["judge"]
+        s = line.summary.judge
         if not s:
             continue
-        if s["name"] is None:
+        if s.name is None:
             yield "not judged: `cllm-bench judge RUN --judge MODEL` has the replies graded"
         else:
-            yield _verdicts(s)
-            if s["judged"] < s["replies"]:
+            yield _verdicts(s, s.name)
+            if s.judged < s.replies:
                 yield (
-                    f"{method(line)}: {s['judged']} of {s['replies']} replies are judged; its "
+                    f"{method(line)}: {s.judged} of {s.replies} replies are judged; its "
                     "score is that of the conversations that are judged in full"
                 )
-        if s["others"]:
-            names = ", ".join(f"`{name}`" for name in s["others"])
+        if s.others:
+            names = ", ".join(f"`{name}`" for name in s.others)
             yield f"verdicts of {names} are stored too: `cllm-bench table RUN --judge NAME`"
 
 
-def _verdicts(s: Mapping[str, Any]) -> str:
+def _verdicts(s: JudgeFigures, judge: str) -> str:
     tokens = [
-        f"{s[name]:,} tokens {what}"
-        for name, what in (("prompt_tokens", "read"), ("completion_tokens", "written"))
-        if s[name] is not None
+        f"{count:,} tokens {what}"
+        for count, what in ((s.prompt_tokens, "read"), (s.completion_tokens, "written"))
+        if count is not None
     ]
-    spent = ", ".join([f"{s['requests']:,} request{_s(s['requests'])}", *tokens])
-    failures = f"; {s['failures']} of its answers held no rating" if s["failures"] else ""
+    spent = ", ".join([f"{s.requests:,} request{_s(s.requests)}", *tokens])
+    failures = f"; {s.failures} of its answers held no rating" if s.failures else ""
     return (
-        f"judged by `{JudgeId(s['name'], s['identity'])}`: a rating for each reply of the first "
+        f"judged by `{JudgeId(judge, s.identity)}`: a rating for each reply of the first "
         "repeat, one and the same where the judge would be asked the same again; a conversation's "
         f"score is the mean of its turns' ({spent} for all methods together{failures})"
     )
@@ -137,17 +138,16 @@ def _verdicts(s: Mapping[str, Any]) -> str:
 def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         s, task = line.summary, _task(line)
-        # Runs of earlier versions do not say how much each method was to be asked.
-        planned = task.get("asked", {}).get(s["method"], task.get("replies", task["samples"]))
-        if s["samples"] < planned:
-            yield f"unfinished: {method(line)} has answered {s['samples']} of {planned} questions"
-        untimed = s["samples"] - s["failed"] - s["samples_timed"]
+        planned = task.planned(s.method)
+        if s.samples < planned:
+            yield f"unfinished: {method(line)} has answered {s.samples} of {planned} questions"
+        untimed = s.samples - s.failed - s.samples_timed
         if untimed > 0:
             yield (
                 f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} settled by the "
                 "prefill, without a decoding time"
             )
-    fewest = min(line.summary["samples"] for line in lines)
+    fewest = min(line.summary.samples for line in lines)
     if 0 < fewest < FEW_SAMPLES:
         yield f"only {fewest} question{_s(fewest)}: too few to tell close methods apart"
 
@@ -156,9 +156,9 @@ def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         yield from _about_noise_floor(line)
     yield from _about_machine(lines)
-    noisy = [line for line in lines if (line.summary["spread"] or 0) > NOISY]
+    noisy = [line for line in lines if (line.summary.spread or 0) > NOISY]
     if noisy:
-        spreads = ", ".join(f"{line.summary['spread']:.0%} for {method(line)}" for line in noisy)
+        spreads = ", ".join(f"{line.summary.spread:.0%} for {method(line)}" for line in noisy)
         yield (
             f"noisy machine: repeats of one question differ by {spreads} (interquartile range of "
             "seconds per token over their median); the pairing cancels slow drift, not bursts"
@@ -170,16 +170,15 @@ def _about_results(lines: Sequence[Line]) -> Iterator[str]:
 
 def _about_noise_floor(line: Line) -> Iterator[str]:
     """Say how far apart two equal methods came out, where the baseline was measured twice."""
-    cells, s = line.manifest["cells"], line.summary
-    again = any(cell.get("again") and cell["method"] == s["method"] for cell in cells)
-    if not again or not s["speedup_ci"]:
+    s, cell = line.summary, line.manifest.cell(line.summary.method)
+    if cell is None or not cell.again or not s.speedup_ci:
         return
-    low, high = s["speedup_ci"]
+    low, high = s.speedup_ci
     task, part = _task(line), ""
-    asked = task.get("asked", {}).get(s["method"])  # runs of earlier versions asked all
-    if asked is not None and asked < task["replies"]:
-        part = f", on {asked} of {task['replies']} questions at regular places"
-    speed = ratio(s["speedup"], [low, high])
+    asked = task.planned(s.method)
+    if task.replies is not None and asked < task.replies:
+        part = f", on {asked} of {task.replies} questions at regular places"
+    speed = ratio(s.speedup, [low, high])
     found = f"{method(line)} is the baseline measured once more{part}: {speed}"
     floor = max(abs(low - 1), abs(high - 1))
     if low <= 1 <= high:
@@ -194,32 +193,32 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
 def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
     """Say what the machine did: other programs, memory, a processor that slowed, a weak row."""
     for manifest, own in _by_run(lines):
-        loads = [s["foreign_load"] for s in own if s["foreign_load"] is not None]
-        cores = manifest["machine"].get("cores")
-        if loads and cores and max(loads) > FOREIGN_LOAD * cores:
+        loads = [s.foreign_load for s in own if s.foreign_load is not None]
+        cores = manifest.machine.cores
+        if loads and max(loads) > FOREIGN_LOAD * cores:
             yield (
                 f"**other programs ran beside this**: they kept {max(loads):.1f} of {cores} cores "
                 "busy on average; speeds are those of a shared machine"
             )
-        if any(s["peak_memory_bytes"] for s in own):
+        if any(s.peak_memory_bytes for s in own):
             yield (
                 "peak memory is all that the run held on the device while the method decoded: "
                 "weights and caches of the other methods are in it"
             )
-        reasons = dict.fromkeys(reason for s in own for reason in s["slowed"])
+        reasons = dict.fromkeys(reason for s in own for reason in s.slowed)
         if reasons:
             yield f"**the machine slowed down while it was timed**: {', '.join(reasons)}"
-        baseline = next((s for s in own if s["method"] == manifest["baseline"]), None)
-        used = baseline and baseline["bandwidth_share"]
-        if used and used < WEAK_BASELINE:
+        baseline = next((s for s in own if s.method == manifest.baseline), None)
+        used, roof = baseline and baseline.bandwidth_share, manifest.copy_bandwidth
+        if used and roof and used < WEAK_BASELINE:
             yield (
                 f"the baseline reads weights and cache at {used:.0%} of the measured copy "
-                f"bandwidth ({manifest['copy_bandwidth'] / 1e9:.3g} GB/s): it is far from what "
+                f"bandwidth ({roof / 1e9:.3g} GB/s): it is far from what "
                 "memory allows, so speedups over it are larger than they would be over a lean one"
             )
 
 
-def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Mapping[str, Any]]]]:
+def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Summary]]]:
     for run in dict.fromkeys(line.run for line in lines):
         own = [line for line in lines if line.run == run]
         yield own[0].manifest, [line.summary for line in own]
@@ -227,14 +226,14 @@ def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Mapping[str,
 
 def _about_exactness(line: Line) -> Iterator[str]:
     s = line.summary
-    verdicts = s["verdicts"]
-    if not verdicts or verdicts["tie"] + verdicts["mismatch"] == 0:
+    verdicts = s.verdicts
+    if not verdicts or verdicts.tie + verdicts.mismatch == 0:
         return
     counts = (
-        f"{verdicts['exact']} replies token-identical, {verdicts['tie']} different after a "
-        f"numerical tie, {verdicts['mismatch']} different otherwise"
+        f"{verdicts.exact} replies token-identical, {verdicts.tie} different after a "
+        f"numerical tie, {verdicts.mismatch} different otherwise"
     )
-    if s["exactness"] == "exact" and verdicts["mismatch"]:
+    if s.exactness == "exact" and verdicts.mismatch:
         yield f"**{method(line)} claims to be exact and is not**: {counts}"
     else:
         yield f"{method(line)}: {counts}"
@@ -242,55 +241,50 @@ def _about_exactness(line: Line) -> Iterator[str]:
 
 def _about_failures(line: Line) -> Iterator[str]:
     s = line.summary
-    if not s["failed"]:
+    if not s.failed:
         return
-    shown = [f"{error} ({number}×)" for error, number in list(s["errors"].items())[:SHOWN_ERRORS]]
-    more = len(s["errors"]) - len(shown)
+    shown = [f"{error} ({number}×)" for error, number in list(s.errors.items())[:SHOWN_ERRORS]]
+    more = len(s.errors) - len(shown)
     if more > 0:
         shown.append(f"{more} more kind{_s(more)} of error")
-    counted = "" if s["perplexity"] or s["score"] is None else ", which count as score 0"
+    counted = "" if s.perplexity or s.score is None else ", which count as score 0"
     yield (
-        f"{method(line)} failed on {s['failed']} of {s['samples']} questions "
-        f"({share(s['failed'] / s['samples'])}){counted}: {'; '.join(shown)}"
+        f"{method(line)} failed on {s.failed} of {s.samples} questions "
+        f"({share(s.failed / s.samples)}){counted}: {'; '.join(shown)}"
     )
 
 
 def _conditions(manifest: Manifest) -> list[str]:
-    machine, runtime = manifest["machine"], manifest["runtime"]
-    sources = ", ".join(
-        f"`{task['task']} ({task['source']}, {task['samples']})`" for task in manifest["tasks"]
-    )
+    machine, runtime = manifest.machine, manifest.runtime
+    sources = ", ".join(f"`{task.task} ({task.source}, {task.samples})`" for task in manifest.tasks)
     versions = [
-        f"{name} {manifest['versions'][name]}"
-        for name in SHOWN_VERSIONS
-        if name in manifest["versions"]
+        f"{name} {manifest.versions[name]}" for name in SHOWN_VERSIONS if name in manifest.versions
     ]
-    device = machine.get("gpu") if str(runtime["device"]).startswith("cuda") else machine["cpu"]
-    settings = {name: runtime[name] for name in ("dtype", "attention", "engine", "threads")}
+    device = machine.gpu if runtime.device.startswith("cuda") else machine.cpu
+    settings = {
+        name: getattr(runtime, name) for name in ("dtype", "attention", "engine", "threads")
+    }
     return [
-        f"model {manifest['model']}; questions {sources}",
-        f"device {runtime['device']} ({device}); "
+        f"model {manifest.model}; questions {sources}",
+        f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
-        f"{manifest['repeats']} repeat{_s(manifest['repeats'])} of each question (median), "
-        f"methods in balanced order; {_sampling(manifest)}; seed {manifest['seed']}",
-        ", ".join([*versions, *_commit(manifest.get("git"))]) + f"; {manifest['created']}",
+        f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
+        f"methods in balanced order; {_sampling(manifest)}; seed {manifest.seed}",
+        ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
 
 
 def _sampling(manifest: Manifest) -> str:
-    sampling = manifest.get("sampling") or {"temperature": 0}
-    if not sampling["temperature"]:
+    sampling = manifest.sampling
+    if not sampling.temperature:
         return "greedy"
-    nucleus = f", top-p {sampling['top_p']:g}" if sampling["top_p"] < 1 else ""
-    return f"sampled at temperature {sampling['temperature']:g}{nucleus}"
+    nucleus = f", top-p {sampling.top_p:g}" if sampling.top_p < 1 else ""
+    return f"sampled at temperature {sampling.temperature:g}{nucleus}"
 
 
-def _commit(git: Any) -> Iterator[str]:
-    if isinstance(git, dict) and git.get("commit"):
-        changed = git.get("changed_files")
-        yield f"commit {str(git['commit'])[:10]}" + (" with local changes" if changed else "")
-    elif isinstance(git, str):
-        yield f"commit {git[:10]}"
+def _commit(git: GitState | None) -> Iterator[str]:
+    if git is not None and git.commit:
+        yield f"commit {git.commit[:10]}" + (" with local changes" if git.changed_files else "")
 
 
 def _s(number: int) -> str:

@@ -2,46 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cllm_bench.report.statistics import Interval, bootstrap_interval
+from cllm_bench.results.manifest import Manifest, MethodEntry
 from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.summary import Bounds, PerplexityFigures
 
-_TOLD = ("window", "stride", "remainder", "windows", "text_tokens", "words", "tokens", "nll")
+
+class TextScore(NamedTuple):
+    """What a summary says in place of graded replies, where the task has a text.
+
+    Attributes:
+        score: Perplexity by token.
+        score_ci: Its interval.
+        figures: How it came about.
+        compared: Whether there is a baseline's to compare with; if so, the next two hold.
+        difference: From the perplexity of the baseline's checkpoint.
+        difference_ci: Its interval.
+    """
+
+    score: float | None
+    score_ci: Bounds | None
+    figures: PerplexityFigures
+    compared: bool = False
+    difference: float | None = None
+    difference_ci: Bounds | None = None
 
 
-def figures(
-    measured: Sequence[Perplexity], manifest: Mapping[str, Any], task: str, cell: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what a summary says in place of graded replies, where the task has a text.
+def text_score(
+    measured: Sequence[Perplexity], manifest: Manifest, task: str, cell: MethodEntry
+) -> TextScore | None:
+    """Return the perplexity of a method's checkpoint; None where it was not measured.
 
     Methods on the same checkpoint share its perplexity. The difference is that of the checkpoint
     from the baseline's, over the same stretches of text.
     """
     by_role = {each.checkpoint: each for each in measured if each.task == task}
-    ours = by_role.get(cell["checkpoint"])
+    ours = by_role.get(cell.checkpoint)
     if ours is None:
-        return {"perplexity": None}
-    seed = manifest["seed"]
-    found = {
-        "score": ours.token_perplexity,
-        "score_ci": _pair(_interval([ours], seed)),
-        "perplexity": {name: getattr(ours, name) for name in _TOLD}
-        | {"token": ours.token_perplexity, "word": ours.word_perplexity, "seconds": ours.seconds},
-    }
-    roles = {each["method"]: each["checkpoint"] for each in manifest["cells"]}
-    target = by_role.get(roles[manifest["baseline"]])
-    if target is None or cell["method"] == manifest["baseline"]:
+        return None
+    seed = manifest.seed
+    found = TextScore(ours.token_perplexity, _interval([ours], seed), _figures(ours))
+    baseline = manifest.cell(manifest.baseline)
+    target = None if baseline is None else by_role.get(baseline.checkpoint)
+    if target is None or cell.method == manifest.baseline:
         return found
     mine, theirs = ours.token_perplexity, target.token_perplexity
-    same = ours is target
-    return found | {
-        "score_difference": None if mine is None or theirs is None else mine - theirs,
-        "score_difference_ci": None if same else _pair(_interval([ours, target], seed)),
-    }
+    return found._replace(
+        compared=True,
+        difference=None if mine is None or theirs is None else mine - theirs,
+        difference_ci=None if ours is target else _interval([ours, target], seed),
+    )
+
+
+def _figures(found: Perplexity) -> PerplexityFigures:
+    return PerplexityFigures(
+        window=found.window,
+        stride=found.stride,
+        remainder=found.remainder,
+        windows=found.windows,
+        text_tokens=found.text_tokens,
+        words=found.words,
+        tokens=found.tokens,
+        nll=found.nll,
+        token=found.token_perplexity,
+        word=found.word_perplexity,
+        seconds=found.seconds,
+    )
 
 
 def _interval(measured: Sequence[Perplexity], seed: int) -> Interval | None:
@@ -63,7 +94,3 @@ def _interval(measured: Sequence[Perplexity], seed: int) -> Interval | None:
         return means[:, 0] - means[:, 1] if len(measured) > 1 else means[:, 0]
 
     return bootstrap_interval([0.0] * len(counts), statistic, seed=seed)
-
-
-def _pair(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)

@@ -1,15 +1,19 @@
 """The cost of forward passes on this machine, independent of any method: stored figures and tables.
 
-Figures are measured by `profile_command.py`; here they become Markdown. No torch.
+Figures are measured by `measurement/profile.py`; here they become Markdown. No torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from cllm_bench.core.schema_version import SCHEMA
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
+from cllm_bench.results.schema import to_json
 
 # Tokens that a method may settle in a pass, for the table of what that would gain.
 SETTLED = (2, 3, 4, 6, 8)
@@ -45,7 +49,7 @@ class Profile:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
-        return asdict(self)
+        return to_json(self)
 
     def bandwidth_share(self, context: int) -> float | None:
         """Return the bytes a second of a pass of one row over what a copy moves, if that is known.
@@ -59,7 +63,27 @@ class Profile:
         return None if self.copy_bandwidth is None else moved / single / self.copy_bandwidth
 
 
-def profile_report(profile: Profile, manifest: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class ProfileManifest(Environment):
+    """Under which conditions a profile was measured.
+
+    Attributes:
+        runtime: Device, precision, kernel, engine and threads.
+    """
+
+    runtime: Runtime
+
+
+def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
+    """Return the JSON object of `profile.json`."""
+    return {
+        "schema": SCHEMA,
+        "profile": profile.to_json(),
+        "manifest": to_json(manifest),
+    }
+
+
+def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
     """Return the report."""
     parts = [
         f"# Passes of {profile.model} ({profile.role})",
@@ -142,13 +166,16 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _conditions(manifest: Mapping[str, Any]) -> str:
-    machine, runtime = manifest["machine"], manifest["runtime"]
-    versions = ", ".join(f"{k} {manifest['versions'][k]}" for k in ("torch", "transformers"))
+def _conditions(manifest: ProfileManifest) -> str:
+    machine, runtime = manifest.machine, manifest.runtime
+    versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
         [
-            f"- device {runtime['device']} ({machine.get('gpu') or machine['cpu']}); "
-            + ", ".join(f"{k} {runtime[k]}" for k in ("dtype", "attention", "engine", "threads")),
-            f"- {versions}; {manifest['created']}",
+            f"- device {runtime.device} ({machine.gpu or machine.cpu}); "
+            + ", ".join(
+                f"{name} {getattr(runtime, name)}"
+                for name in ("dtype", "attention", "engine", "threads")
+            ),
+            f"- {versions}; {manifest.created}",
         ]
     )

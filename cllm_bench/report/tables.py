@@ -128,8 +128,8 @@ def _plain(text: str) -> str:
 def _sections(runs: Sequence[Run]) -> list[_Section]:
     lines = _lines(runs)
     sections = []
-    for task in dict.fromkeys(line.summary["task"] for line in lines):
-        own = tuple(line for line in lines if line.summary["task"] == task)
+    for task in dict.fromkeys(line.summary.task for line in lines):
+        own = tuple(line for line in lines if line.summary.task == task)
         extra = tuple(line for line in own if _has_mechanism(line))
         sections.append(
             _Section(
@@ -145,12 +145,12 @@ def _sections(runs: Sequence[Run]) -> list[_Section]:
 
 def _has_mechanism(line: Line) -> bool:
     s = line.summary
-    return bool(s["counters"] or s["drafted_per_pass"]) or s["tokens_per_pass"] not in (None, 1)
+    return bool(s.counters or s.drafted_per_pass) or s.tokens_per_pass not in (None, 1)
 
 
 def _lines(runs: Sequence[Run]) -> list[Line]:
     """Return a line for each summary; the run is named by its model where that tells them apart."""
-    models = [str(manifest["model"]) for manifest, _ in runs]
+    models = [str(manifest.model) for manifest, _ in runs]
     distinct = len(set(models)) == len(models)
     kind = "model" if distinct else "run"
     return [
@@ -161,7 +161,7 @@ def _lines(runs: Sequence[Run]) -> list[Line]:
 
 
 def _baselines(runs: Sequence[Run]) -> str:
-    return " or ".join(dict.fromkeys(f"`{manifest['baseline']}`" for manifest, _ in runs))
+    return " or ".join(dict.fromkeys(f"`{manifest.baseline}`" for manifest, _ in runs))
 
 
 def markdown_table(table: Grid) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.judgements import JudgeId
+from cllm_bench.results.summary import Summary
 
 
-def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[dict[str, Any]]:
+def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[Summary]:
     """Derive `summary.json` and `table.md` from what is stored.
 
     Args:
@@ -19,6 +19,7 @@ def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[di
         judge: Whose verdicts count; None takes the newest judge's.
     """
     summaries = summarise_folder(folder, judge)
-    folder.write_text("summary.json", json.dumps(summaries, indent=2) + "\n")
+    objects = [summary.to_json() for summary in summaries]
+    folder.write_text("summary.json", json.dumps(objects, indent=2) + "\n")
     folder.write_text("table.md", comparison_table([(folder.manifest, summaries)]))
     return summaries

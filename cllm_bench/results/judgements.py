@@ -6,15 +6,15 @@ replies about which the judge was asked the very same: it is asked once, and the
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cllm_bench.core.sample_ids import conversation
 from cllm_bench.results.rows import Row
+from cllm_bench.results.schema import to_json
 
 _HASH = re.compile(r"^(sha256|hub):(\w{12})\w+$")
 
@@ -36,28 +36,29 @@ class JudgeId(NamedTuple):
         return f"{self.name}@" + _HASH.sub(r"\1:\2", identity)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """One line of `judgements.jsonl`.
 
     Attributes:
         judge: Name of the judge.
-        identity: What tells it from others of its name; None where an earlier version stored it.
+        identity: What tells the judge from others of its name: its address, or a hash of its
+            weights; null in earlier versions.
         task: Label of the task.
         rows: Keys of the rows that it is about.
         prompt: Hash of what the judge was asked.
-        score: The rating; None where there is none.
+        score: The rating; null where there is none.
         text: What the judge wrote.
         error: Why there is no rating.
         requests: How often the judge was asked; 0 where an earlier verdict is taken over.
-        prompt_tokens: Counted by the judge, if it counts.
-        completion_tokens: The same for what it wrote.
-        seconds: From the first request to the answer.
-        created: When.
+        prompt_tokens: Tokens that the judge read, if it counts them.
+        completion_tokens: Tokens that the judge wrote, if it counts them.
+        seconds: Seconds from the first request to the answer.
+        created: Time of the answer in UTC, in ISO 8601.
     """
 
     judge: str
-    identity: str | None
+    identity: str | None = None
     task: str
     rows: tuple[str, ...]
     prompt: str
@@ -76,46 +77,8 @@ class Judgement:
         return JudgeId(self.judge, self.identity)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that `parse_judgement` reads."""
-        return asdict(self)
-
-
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("judge", "task", "prompt", "created"), (str,)),
-    **dict.fromkeys(("identity", "text", "error"), (str, type(None))),
-    "rows": (list,),
-    "requests": (int,),
-    **dict.fromkeys(("prompt_tokens", "completion_tokens"), (int, type(None))),
-    "score": (int, float, type(None)),
-    "seconds": (int, float),
-}
-
-
-def parse_judgement(value: Any) -> Judgement:
-    """Read one JSON object; unknown keys are ignored, as a later version may have written them.
-
-    Raises:
-        ValueError: A key is missing or its value is of the wrong kind; the message names it.
-    """
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    value = {"identity": None} | value  # earlier versions stored none
-    found = {}
-    for name in (spec.name for spec in fields(Judgement)):
-        if name not in value:
-            raise ValueError(f"no '{name}'")
-        if not _fits(value[name], _KINDS[name]):
-            raise ValueError(f"'{name}' is {value[name]!r:.60}")
-        found[name] = value[name]
-    if not all(isinstance(key, str) for key in found["rows"]):
-        raise ValueError(f"'rows' is {value['rows']!r:.60}")
-    return Judgement(**found | {"rows": tuple(found["rows"])})
-
-
-def _fits(value: Any, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
-        return False
-    return isinstance(value, kinds)
+        """Return the JSON object that is stored."""
+        return to_json(self)
 
 
 def conversations(rows: Iterable[Row]) -> list[list[Row]]:

@@ -9,11 +9,19 @@ have if nothing but its passes took time.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, PositiveFloat
 
 from cllm_bench.engine.passes import Shape, parse_shape
 from cllm_bench.results.rows import Row
+from cllm_bench.results.schema import to_json
+
+
+def _shape(text: str) -> str:
+    parse_shape(text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,40 +30,24 @@ class PassTime:
 
     Attributes:
         task: Label of the task whose context it was measured at.
-        shape: Of the pass, as text.
-        context: Committed tokens, L.
-        seconds: Median of `repeats` passes, with the choice of each row's likeliest token. What
-            many pauses of a run measured, a line each, counts together.
-        repeats: How many.
-        attempt: Which process measured it.
+        shape: Shape of the pass, as in a row's `pass_shapes`.
+        context: Committed tokens before the pass.
+        seconds: Median seconds of a pass, with the choice of each row's likeliest token. What many
+            pauses of a run measured, a line each, counts together.
+        repeats: Passes that were timed.
+        attempt: Which process measured it: 0 for the first, 1 for the first resume, and so on.
     """
 
     task: str
-    shape: str
+    shape: Annotated[str, AfterValidator(_shape)]
     context: int
-    seconds: float
+    seconds: PositiveFloat
     repeats: int
     attempt: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object that `parse_pass_time` reads."""
-        return asdict(self)
-
-
-def parse_pass_time(value: Any) -> PassTime:
-    """Read one JSON object.
-
-    Raises:
-        ValueError: A key is missing or its value is of the wrong kind.
-    """
-    try:
-        found = PassTime(**{name: value[name] for name in PassTime.__slots__})
-        parse_shape(found.shape)
-        if not found.seconds > 0:
-            raise ValueError(f"a pass of {found.seconds!r} seconds")
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"no time of a pass: {error}") from None
-    return found
+        """Return the JSON object that is stored."""
+        return to_json(self)
 
 
 def missing_shapes(rows: Iterable[Row], task: str, known: Iterable[PassTime]) -> list[Shape]:

@@ -8,12 +8,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cllm_bench.contracts import Recipe, Stage, TrainingJob
 from cllm_bench.core.files import lock, write_atomically, writing
 from cllm_bench.core.resume import difference
+from cllm_bench.core.schema_version import SCHEMA, refuse_newer
 from cllm_bench.core.settings import as_dict
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.family_file import FILE, read_family
@@ -151,14 +153,19 @@ def _lock(output: Path, announce: Announce) -> int:
 
 def _compare(file: Path, configuration: Mapping[str, Any], output: Path) -> None:
     if not file.exists():
-        manifest = environment("cpu") | {"configuration": configuration}
+        manifest = {
+            "schema": SCHEMA,
+            **asdict(environment("cpu")),
+            "configuration": configuration,
+        }
         write_atomically(file, json.dumps(manifest, indent=2) + "\n")
         return
-    stored = json.loads(file.read_text(encoding="utf-8"))["configuration"]
-    asked = json.loads(json.dumps(configuration))
-    if "code" not in stored:  # begun before code was written down
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    refuse_newer(stored, file)
+    before, asked = stored["configuration"], json.loads(json.dumps(configuration))
+    if "code" not in before:  # begun before code was written down
         asked.pop("code", None)
-    other = difference(stored, asked, "training")
+    other = difference(before, asked, "training")
     if other is not None:
         raise UserError(f"'{output}' holds another training: {other}; pick another --output")
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cllm_bench.ablation.report import ratio_of_totals, training_figures
+from cllm_bench.ablation.report import TrainingFigures, ratio_of_totals, training_figures
 
 
 def test_ratios_of_totals_are_paired():
@@ -20,10 +20,10 @@ def test_ratios_of_totals_are_paired():
 
 
 def test_training_figures_leave_pauses_out(tmp_path):
-    absent = {"steps": None, "seconds": None, "questions": 0}
+    absent = TrainingFigures(steps=None, seconds=None, questions=0)
     assert training_figures(tmp_path, {}) == absent
     times = [100.0, 110.0, 500.0, 510.0, 520.0]
     lines = [{"step": 20 * i, "time": time} for i, time in enumerate(times, 1)]
     text = "\n".join(map(json.dumps, lines))
     (tmp_path / "training_log.jsonl").write_text(text, encoding="utf-8")
-    assert training_figures(tmp_path, {}) == {"steps": 100, "seconds": 50.0, "questions": 0}
+    assert training_figures(tmp_path, {}) == TrainingFigures(steps=100, seconds=50.0, questions=0)

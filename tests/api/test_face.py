@@ -53,7 +53,7 @@ def test_a_run_prints_nothing_and_resumes(tmp_path, capfd):
     assert heard
     assert first.failed == 0
     assert len(first.rows) == 6
-    assert [each["method"] for each in second.summaries] == ["ar", "jacobi"]
+    assert [each.method for each in second.summaries] == ["ar", "jacobi"]
     assert first.table == cllm_bench.table(tmp_path / "out")
     assert cllm_bench.table(tmp_path / "out") == (tmp_path / "out" / "table.md").read_text()
 
@@ -69,6 +69,8 @@ def test_data_frames_equal_the_file(tmp_path):
             ours = list(row[name]) if isinstance(value, list) else row[name]
             assert ours == value or (value is None and ours != ours) or ours is value, name
     assert list(found.summaries["method"]) == ["ar", "jacobi"]
+    stored = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert list(found.summaries) == ["folder", *stored[0]]
 
 
 def test_a_training_prints_nothing_and_resumes(tmp_path, capfd):

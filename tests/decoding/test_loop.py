@@ -190,6 +190,6 @@ def test_tokens_past_the_end_are_no_speed():
         )
     assert logged["block"] / logged["ar"] == 16.0  # the naive figure
     found = by_method(rows)["block"]
-    assert found["speedup"] == pytest.approx(8.0)  # eight tokens in one pass
-    assert found["tokens_per_pass"] == 8.0
-    assert found["mean_accept_length"] == 16.0  # what the method did is told apart
+    assert found.speedup == pytest.approx(8.0)  # eight tokens in one pass
+    assert found.tokens_per_pass == 8.0
+    assert found.mean_accept_length == 16.0  # what the method did is told apart

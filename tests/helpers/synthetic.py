@@ -2,51 +2,63 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.machine.environment import GitState, Machine
 from cllm_bench.results.folder import Row
+from cllm_bench.results.manifest import Manifest, MethodEntry, TaskEntry
 
 
-def cell(method: str, checkpoint: str = "target", **changes: Any) -> dict[str, Any]:
+def cell(method: str, checkpoint: str = "target", **changes: Any) -> MethodEntry:
     own = "ar" if checkpoint == "target" else f"ar:checkpoint={checkpoint}"
-    plain = {"name": method, "settings": {}, "exactness": "exact", "parameters": 1000}
-    return plain | {"method": method, "checkpoint": checkpoint, "baseline": own} | changes
+    plain = MethodEntry(
+        method=method,
+        name=method,
+        settings={},
+        checkpoint=checkpoint,
+        exactness="exact",
+        baseline=own,
+        parameters=1000,
+    )
+    return replace(plain, **changes)
 
 
-def manifest(*cells: dict[str, Any], best_score: float = 1.0, samples: int = 6) -> dict[str, Any]:
-    return {
-        "configuration": {},
-        "baseline": "ar",
-        "cells": list(cells) or [cell("ar"), cell("jacobi")],
-        "tasks": [
-            {
-                "task": "spider",
-                "source": "built-in",
-                "samples": samples,
-                "left_out": {},
-                "notes": [],
-                "template": "spider-1",
-                "metric": "execution accuracy",
-                "best_score": best_score,
-                "max_new_tokens": 256,
-            }
-        ],
-        "repeats": 3,
-        "seed": 0,
-        "model": "mini",
-        "machine": {"cpu": "EPYC", "cores": 2, "device": "cpu"},
-        "runtime": {
-            "device": "cpu",
-            "dtype": "float32",
-            "attention": "sdpa",
-            "engine": "eager",
-            "threads": 1,
-        },
-        "versions": {"python": "3.11.9", "cllm-bench": "0.1.0", "torch": "2.13.0", "numpy": "2"},
-        "argv": ["cllm-bench", "run"],
-        "git": {"commit": "abcdef0123456789", "changed_files": 0},
-        "created": "2026-07-01T10:00:00+00:00",
-    }
+def task(label: str = "spider", **changes: Any) -> TaskEntry:
+    plain = TaskEntry(
+        task=label,
+        source="built-in",
+        samples=6,
+        left_out={},
+        notes=(),
+        template="spider-1",
+        metric="execution accuracy",
+        best_score=1.0,
+        max_new_tokens=256,
+    )
+    return replace(plain, **changes)
+
+
+def manifest(*cells: MethodEntry, tasks: tuple[TaskEntry, ...] = (), **changes: Any) -> Manifest:
+    """Return a manifest; `best_score` and `samples` are those of its only task."""
+    of_task = {name: changes.pop(name) for name in ("best_score", "samples") if name in changes}
+    plain = Manifest(
+        argv=("cllm-bench", "run"),
+        created="2026-07-01T10:00:00+00:00",
+        versions={"python": "3.11.9", "cllm-bench": "0.1.0", "torch": "2.13.0", "numpy": "2"},
+        machine=Machine(platform="Linux", cpu="EPYC", cores=2, device="cpu"),
+        git=GitState("abcdef0123456789"),
+        configuration={},
+        model="mini",
+        runtime=Runtime("cpu", "float32", "sdpa", "eager", 1),
+        repeats=3,
+        seed=0,
+        baseline="ar",
+        cells=cells or (cell("ar"), cell("jacobi")),
+        tasks=tasks or (task(**of_task),),
+    )
+    return replace(plain, **changes)
 
 
 def row(method: str, sample: str, seconds: float = 1.0, *, tokens: int = 11, **changes: Any) -> Row:

@@ -16,7 +16,7 @@ import sys
 from cllm_bench.cli import app, judge
 from cllm_bench.judge import choice, endpoint, grading, local
 choice.find_judge("grader", "http://host/v1", None, None)
-assert not {"openai", "httpx", "httpx2", "pydantic"} & set(sys.modules)
+assert not {"openai", "httpx", "httpx2"} & set(sys.modules)
 """
 
 

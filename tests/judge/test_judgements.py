@@ -7,12 +7,14 @@ import json
 from typing import Any
 
 import pytest
-from synthetic import cell, manifest, row
+from synthetic import cell, manifest, row, task
 from synthetic import failed as failed_row
 
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import comparison_table
-from cllm_bench.results.judgements import Judgement, parse_judgement
+from cllm_bench.results.judgements import Judgement
+from cllm_bench.results.manifest import Manifest
+from cllm_bench.results.schema import parse
 
 
 def judgement(*keys: str, score: float | None = 7.0, **changes: Any) -> Judgement:
@@ -36,10 +38,10 @@ def judgement(*keys: str, score: float | None = 7.0, **changes: Any) -> Judgemen
 
 def test_judgements_come_back_as_they_were():
     for each in (judgement("a", "b"), judgement("a", score=None, text=None, error="boom")):
-        assert parse_judgement(json.loads(json.dumps(each.to_json()))) == each
+        assert parse(Judgement, json.loads(json.dumps(each.to_json()))) == each
     earlier = judgement("a").to_json()
     del earlier["identity"]
-    assert parse_judgement(json.loads(json.dumps(earlier))) == judgement("a", identity=None)
+    assert parse(Judgement, json.loads(json.dumps(earlier))) == judgement("a", identity=None)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +60,12 @@ def test_judgements_come_back_as_they_were():
 )
 def test_damaged_judgements_are_refused(change):
     (name,) = change
-    with pytest.raises(ValueError, match=f"'{name}' is "):
-        parse_judgement(json.loads(json.dumps(judgement("a").to_json() | change)))
+    with pytest.raises(ValueError, match=rf"'{name}(\[0\])?' is "):
+        parse(Judgement, json.loads(json.dumps(judgement("a").to_json() | change)))
 
 
-def judged_manifest() -> dict[str, Any]:
-    used = manifest(cell("ar"), cell("jacobi"), best_score=10.0, samples=3)
-    used["tasks"][0]["judged"] = True
-    return used
+def judged_manifest() -> Manifest:
+    return manifest(tasks=(task(best_score=10.0, samples=3, judged=True),))
 
 
 def test_scores_are_means_of_turns_and_failures_count_as_nothing():
@@ -93,14 +93,14 @@ def test_scores_are_means_of_turns_and_failures_count_as_nothing():
         judgement("ar/1/turn-1/0", score=1.0),  # a second opinion does not count
     ]
     ar, jacobi = summarise(judged_manifest(), turns, (), said_)
-    assert ar["score"] == pytest.approx((6.5 + 1.5) / 2)
-    assert jacobi["score"] == pytest.approx((6.5 + 0) / 2)
-    assert (ar["judge"]["judged"], ar["judge"]["replies"]) == (5, 6)
-    assert (jacobi["judge"]["judged"], jacobi["judge"]["replies"]) == (3, 4)
-    assert jacobi["score_difference"] == pytest.approx((0 - 1.5) / 2)
+    assert ar.score == pytest.approx((6.5 + 1.5) / 2)
+    assert jacobi.score == pytest.approx((6.5 + 0) / 2)
+    assert (ar.judge.judged, ar.judge.replies) == (5, 6)
+    assert (jacobi.judge.judged, jacobi.judge.replies) == (3, 4)
+    assert jacobi.score_difference == pytest.approx((0 - 1.5) / 2)
     text = comparison_table([(judged_manifest(), [ar, jacobi])])
     assert "jacobi: 3 of 4 replies are judged" in text
     nobody = summarise(judged_manifest(), turns)
-    assert {each["score"] for each in nobody} == {None}
+    assert {each.score for each in nobody} == {None}
     other = summarise(manifest(cell("ar"), samples=3), turns, (), said_)
-    assert (other[0]["judge"], other[0]["score"]) == (None, None)
+    assert (other[0].judge, other[0].score) == (None, None)

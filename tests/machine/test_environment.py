@@ -14,6 +14,6 @@ def test_the_manifest_describes_the_card_that_is_used(monkeypatch, cards):
 
     monkeypatch.setattr(manifest_module.subprocess, "run", run)
     found = manifest_module.machine("cuda:1")
-    assert found["driver"] == "580.1"
+    assert found.driver == "580.1"
     told = [command[:3] for command in asked if command[0] == "nvidia-smi"]
     assert told == [("nvidia-smi", "-i", "GPU-00bb")] * 2

@@ -13,7 +13,7 @@ from cllm_bench.report.summary import summarise
 
 def by_method(rows, **changes):
     used = manifest(cell("ar"), cell("block"), **changes)
-    return {each["method"]: each for each in summarise(used, rows)}
+    return {each.method: each for each in summarise(used, rows)}
 
 
 class Asked:
@@ -48,6 +48,6 @@ def test_a_machine_that_slows_down_favours_nobody():
             place += 1
     assert place == total
     found = by_method([each for each in rows if each.method != "third"], samples=40)
-    assert found["block"]["speedup"] == pytest.approx(1.0, abs=0.002)
-    low, high = found["block"]["speedup_ci"]
+    assert found["block"].speedup == pytest.approx(1.0, abs=0.002)
+    low, high = found["block"].speedup_ci
     assert low < 1 < high

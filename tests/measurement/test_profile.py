@@ -6,24 +6,21 @@ from dataclasses import replace
 import pytest
 from families import cli
 
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
+from cllm_bench.machine.environment import Machine
 from cllm_bench.measurement.profile import measure
-from cllm_bench.report.profile import Profile, profile_report
+from cllm_bench.report.profile import Profile, ProfileManifest, profile_report
 
-MANIFEST = {
-    "machine": {"cpu": "EPYC"},
-    "runtime": {
-        "device": "cpu",
-        "dtype": "float32",
-        "attention": "sdpa",
-        "engine": "eager",
-        "threads": 1,
-    },
-    "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
-    "created": "2026-07-01T10:00:00+00:00",
-}
+MANIFEST = ProfileManifest(
+    argv=("cllm-bench", "profile"),
+    created="2026-07-01T10:00:00+00:00",
+    versions={"torch": "2.13.0", "transformers": "5.23.0"},
+    machine=Machine(platform="Linux", cpu="EPYC", cores=2, device="cpu"),
+    runtime=Runtime("cpu", "float32", "sdpa", "eager", 1),
+)
 
 
 @pytest.fixture
@@ -78,6 +75,7 @@ def test_the_command(monkeypatch, tmp_path, tiny, capsys):
     assert cli(monkeypatch, *arguments) == 0
     assert (out / "passes.png").read_bytes().startswith(b"\x89PNG")
     stored = json.loads((out / "profile.json").read_text(encoding="utf-8"))
+    assert stored["schema"] == SCHEMA
     assert stored["profile"]["rows"] == [1, 4]
     assert stored["manifest"]["runtime"]["threads"] == 1
     assert "cached" in capsys.readouterr().out

@@ -7,6 +7,7 @@ import pytest
 import torch
 from families import cli, rows
 
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine import pass_timing as pass_clock
 from cllm_bench.engine.pass_timing import TURN
 from cllm_bench.engine.passes import parse_shape
@@ -14,8 +15,10 @@ from cllm_bench.machine import roofline
 from cllm_bench.measurement import executor as answering
 from cllm_bench.measurement import plan as plan_module
 from cllm_bench.measurement import runner
+from cllm_bench.report.summary import summarise_folder
 from cllm_bench.results.folder import ResultFolder
 from cllm_bench.results.pass_times import missing_shapes
+from cllm_bench.results.summary import read_summaries
 
 
 def summaries(folder):
@@ -47,6 +50,14 @@ def test_the_baseline_is_measured_twice(measured):
     stored = json.loads((measured / "manifest.json").read_text(encoding="utf-8"))
     assert [each["method"] for each in stored["cells"] if each["again"]] == ["ar A/A"]
     assert "noise floor" in (measured / "table.md").read_text(encoding="utf-8")
+
+
+def test_what_a_run_stores_is_of_the_kinds_that_are_declared(measured):
+    folder = ResultFolder.read(measured)
+    stored = json.loads((measured / "manifest.json").read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(folder.manifest.to_json())) == stored
+    assert stored["schema"] == SCHEMA
+    assert read_summaries(measured / "summary.json") == summarise_folder(folder)
 
 
 def test_of_many_questions_some_at_regular_places_are_asked_again(tmp_path, tiny, monkeypatch):

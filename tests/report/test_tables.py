@@ -3,16 +3,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from synthetic import cell, failed, manifest, row
+from synthetic import cell, failed, manifest, row, task
 
+from cllm_bench.contracts import Sampling
 from cllm_bench.report import numbers as formats
 from cllm_bench.report.columns import Run
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import comparison_table, rich_table
 from cllm_bench.results.folder import Row
+from cllm_bench.results.manifest import Manifest
 
 PACES = {"ar": 1.0, "jacobi": 0.5}
 
@@ -21,7 +22,7 @@ def rows_of(count: int = 6, paces: dict[str, float] = PACES) -> list[Row]:
     return [row(m, f"q{i}", pace) for m, pace in paces.items() for i in range(count)]
 
 
-def run(rows: list[Row] | None = None, used: dict[str, Any] | None = None) -> Run:
+def run(rows: list[Row] | None = None, used: Manifest | None = None) -> Run:
     used = used or manifest()
     return used, summarise(used, rows_of() if rows is None else rows)
 
@@ -134,8 +135,8 @@ def test_a_reader_learns_what_was_measured_and_how() -> None:
 
 
 def test_sampling_and_extra_parameters_are_told() -> None:
-    used = manifest(cell("ar"), cell("jacobi", extra_parameters=500_000))
-    used["sampling"] = {"temperature": 0.7, "top_p": 0.9, "seed": 0}
+    more = cell("jacobi", extra_parameters=500_000)
+    used = manifest(cell("ar"), more, sampling=Sampling(0.7, 0.9))
     text = comparison_table([run(used=used)])
     assert "in balanced order; sampled at temperature 0.7, top-p 0.9; seed 0" in text
     assert table(text)[1]["peak memory / params"] == "– / 1.00k + 500k"
@@ -198,11 +199,9 @@ def test_mechanism_table() -> None:
 
 
 def test_what_a_reader_must_beware_of() -> None:
-    used = manifest(samples=7)
-    used["tasks"][0] |= {
-        "left_out": {"gold query cannot run": ["a", "b"]},
-        "notes": ["2 gold queries return\nno rows"],
-    }
+    left_out = {"gold query cannot run": ("a", "b")}
+    notes = ("2 gold queries return\nno rows",)
+    used = manifest(tasks=(task(samples=7, left_out=left_out, notes=notes),))
     rows = rows_of()
     rows[10:] = [
         failed("jacobi", "q4", error="RuntimeError: a | b"),
@@ -242,7 +241,7 @@ def test_a_pipe_in_a_label_does_not_break_the_table() -> None:
 
 
 def test_runs_of_two_models_merge_into_one_table() -> None:
-    big = manifest() | {"model": "big"}
+    big = manifest(model="big")
     text = comparison_table([run(), run(used=big)])
     assert [(line["model"], line["method"]) for line in table(text)] == [
         ("mini", "ar"),
@@ -256,8 +255,7 @@ def test_runs_of_two_models_merge_into_one_table() -> None:
 
 
 def test_runs_of_one_model_are_numbered_and_warned_about() -> None:
-    used = manifest()
-    used["tasks"][0] = used["tasks"][0] | {"source": "Spider dev"}
+    used = manifest(tasks=(task(source="Spider dev"),))
     text = comparison_table([run(), run(used=used)])
     assert [line["run"] for line in table(text)] == ["1", "1", "2", "2"]
     assert "the runs asked different questions" in text
@@ -266,8 +264,7 @@ def test_runs_of_one_model_are_numbered_and_warned_about() -> None:
 
 
 def test_each_task_has_its_own_table() -> None:
-    used = manifest()
-    used["tasks"].append(used["tasks"][0] | {"task": "chat", "best_score": 10.0})
+    used = manifest(tasks=(task(), task("chat", best_score=10.0)))
     rows = rows_of() + [row("ar", f"c{i}", task="chat", score=float(i)) for i in range(6)]
     text = comparison_table([run(rows, used)])
     assert text.index("## spider") < text.index("## chat")
@@ -292,8 +289,8 @@ def test_a_wide_terminal_shows_everything_and_brackets_are_no_markup(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     label = "jacobi:mode=[bold]"
-    used = manifest(cell("ar"), cell(label))
-    used["tasks"][0]["notes"] = ["a note [red]with[/] brackets"]
+    told = task(notes=("a note [red]with[/] brackets",))
+    used = manifest(cell("ar"), cell(label), tasks=(told,))
     rich_table([run(rows_of(paces={"ar": 1.0, label: 0.5}), used)], width=250)
     text = capsys.readouterr().out
     assert label in text

@@ -1,5 +1,6 @@
 """Running a recipe: stages done once, one training a folder, and recipes that are refused."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from families import cli, write_coding_task
 from target_trainings import TINY, train
 
 from cllm_bench.contracts import Stage, TrainingJob
+from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.errors import TrainingCollapsed, UserError
@@ -70,6 +72,12 @@ def test_an_output_in_use_for_something_else(monkeypatch, tmp_path, capsys):
         "holds another training: training.settings.steps = 20, and this one has 21"
         in capsys.readouterr().err
     )
+    (file,) = other.glob("training/*/manifest.json")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    assert stored["schema"] == SCHEMA
+    file.write_text(json.dumps(stored | {"schema": SCHEMA + 1}), encoding="utf-8")
+    assert train(monkeypatch, f"{TINY},steps=20", other) == 2
+    assert f"has schema version {SCHEMA + 1}, and this" in capsys.readouterr().err
 
 
 def test_a_role_is_not_put_beside_weights_that_it_was_not_made_from(

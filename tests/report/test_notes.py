@@ -14,7 +14,7 @@ from cllm_bench.report.tables import comparison_table
 )
 def test_a_favoured_place_is_seen(pace, told):
     """The planted defect: one of two equal methods runs a tenth slower."""
-    used = manifest(cell("ar"), cell("ar A/A") | {"again": True}, samples=40)
+    used = manifest(cell("ar"), cell("ar A/A", again=True), samples=40)
     noise = [1 + 0.01 * ((7 * i) % 11 - 5) for i in range(40)]
     found = [row("ar", f"q{i}", 1.0) for i in range(40)]
     found += [row("ar A/A", f"q{i}", pace * noise[i]) for i in range(40)]
@@ -43,11 +43,11 @@ def test_memory_is_the_whole_run_s():
 
 
 def test_a_weak_baseline_is_told():
-    own = {"weight_bytes": 900, "cache_bytes_per_token": 4}
-    used = manifest(cell("ar") | own) | {"copy_bandwidth": 10_000.0}
+    own = cell("ar", weight_bytes=900, cache_bytes_per_token=4)
+    used = manifest(own, copy_bandwidth=10_000.0)
     (found,) = summarise(used, [row("ar", "q0")])
     # one pass a second over the weights and a context of 20 + 5.5 tokens
-    assert found["bandwidth_share"] == pytest.approx((900 + 4 * 25.5) / 10_000)
+    assert found.bandwidth_share == pytest.approx((900 + 4 * 25.5) / 10_000)
     assert "far from what memory allows" in comparison_table([(used, [found])])
-    strong = used | {"copy_bandwidth": 2000.0}
+    strong = replace(used, copy_bandwidth=2000.0)
     assert "far from what" not in comparison_table([(strong, summarise(strong, [row("ar", "q0")]))])

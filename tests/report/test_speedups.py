@@ -24,7 +24,7 @@ from cllm_bench.report.summary import summarise
 
 def by_method(rows, **changes):
     used = manifest(cell("ar"), cell("block"), **changes)
-    return {each["method"]: each for each in summarise(used, rows)}
+    return {each.method: each for each in summarise(used, rows)}
 
 
 def test_a_reply_that_degenerates_is_not_dropped():
@@ -42,12 +42,12 @@ def test_a_reply_that_degenerates_is_not_dropped():
     assert statistics.mean(each.score for each in good) == 1.0  # the naive figures
     assert statistics.mean(10 / each.decode_seconds for each in good) == 4.0
     found = by_method(rows, samples=30)["block"]
-    assert found["score"] == pytest.approx(20 / 30)
-    assert found["failed"] == 5
-    assert found["cut_off"] == pytest.approx(5 / 30)
-    assert found["repetitive"] == pytest.approx(5 / 30)
-    assert found["speedup"] == pytest.approx(4 ** (20 / 25))
-    assert found["samples"] == 30
+    assert found.score == pytest.approx(20 / 30)
+    assert found.failed == 5
+    assert found.cut_off == pytest.approx(5 / 30)
+    assert found.repetitive == pytest.approx(5 / 30)
+    assert found.speedup == pytest.approx(4 ** (20 / 25))
+    assert found.samples == 30
 
 
 def test_a_few_fast_prompts_do_not_make_a_speedup():
@@ -62,8 +62,8 @@ def test_a_few_fast_prompts_do_not_make_a_speedup():
     }
     assert rates["block"] / rates["ar"] == pytest.approx(1.92, abs=0.01)  # the naive figure
     found = by_method(rows, samples=20)["block"]
-    assert found["speedup"] == pytest.approx(2 ** (2 / 20))
-    assert found["speedup_ratio_of_totals"] == pytest.approx(1.0, abs=0.001)
+    assert found.speedup == pytest.approx(2 ** (2 / 20))
+    assert found.speedup_ratio_of_totals == pytest.approx(1.0, abs=0.001)
 
 
 def test_prefill_in_one_figure_only_makes_a_speedup():
@@ -73,7 +73,7 @@ def test_prefill_in_one_figure_only_makes_a_speedup():
     ar, block = rows[0], rows[6]
     assert (ar.prefill_seconds + ar.decode_seconds) / block.decode_seconds == 1.5  # the naive one
     found = by_method(rows)["block"]
-    assert (found["speedup"], found["speedup_end_to_end"]) == (1.0, 1.0)
+    assert (found.speedup, found.speedup_end_to_end) == (1.0, 1.0)
 
 
 def test_repeats_of_a_noisy_prompt_count_by_their_median():
@@ -84,4 +84,4 @@ def test_repeats_of_a_noisy_prompt_count_by_their_median():
         replace(each, decode_seconds=100.0) if each.sample == "q1" and each.repeat == 1 else each
         for each in calm
     ]
-    assert by_method([*rows, *paused])["block"]["speedup"] == pytest.approx(2.0)
+    assert by_method([*rows, *paused])["block"].speedup == pytest.approx(2.0)

@@ -30,7 +30,7 @@ def test_predictions_by_hand():
         ],
         pass_times=times,
     )
-    assert [each["predicted_speedup"] for each in found] == [
+    assert [each.predicted_speedup for each in found] == [
         pytest.approx(1.0),
         pytest.approx(2.0),
     ]
@@ -48,4 +48,4 @@ def test_what_several_pauses_measured_counts_together():
         ],
         pass_times=[one, four, slow, usual],  # of 3, 2 and 4 passes the median is 0.2
     )
-    assert found[1]["predicted_speedup"] == pytest.approx(1.0)
+    assert found[1].predicted_speedup == pytest.approx(1.0)

@@ -1,0 +1,176 @@
+"""The manifests of runs and of ablations: what was done, where and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cllm_bench.contracts import Exactness, Sampling
+from cllm_bench.core.schema_version import UNNUMBERED
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.machine.environment import Environment
+from cllm_bench.results.schema import to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry:
+    """A method of a run: one row of the table for each task.
+
+    Attributes:
+        method: Label of the method, as tables show it.
+        name: Its registered name.
+        settings: Its settings, by name.
+        checkpoint: Role of the checkpoint whose output it settles.
+        exactness: What it claims of its replies: `exact`, `distribution` or `lossy`.
+        baseline: Label of the baseline on the same checkpoint.
+        again: Whether it is the run's baseline, measured once more (A/A).
+        parameters: Parameters of the checkpoint.
+        weight_bytes: Bytes of weights that a pass reads; None in earlier versions.
+        cache_bytes_per_token: Bytes of keys and values that a pass reads of each committed token;
+            None in earlier versions.
+        extra_parameters: Parameters that the method needs beside its checkpoint's; None in earlier
+            versions.
+    """
+
+    method: str
+    name: str
+    settings: Mapping[str, Any]
+    checkpoint: str
+    exactness: Exactness
+    baseline: str
+    again: bool = False
+    parameters: int
+    weight_bytes: int | None = None
+    cache_bytes_per_token: int | None = None
+    extra_parameters: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """A task of a run.
+
+    Attributes:
+        task: Label of the task: the text that selects it.
+        source: Where its questions come from.
+        samples: Questions asked, a conversation counted once.
+        replies: Replies that a method is to give, turns and draws counted; None in earlier
+            versions.
+        left_out: Ids of questions that are not asked, by the reason.
+        notes: What a reader of the figures should know.
+        template: Name of the prompt's template.
+        metric: What the score is.
+        best_score: The best possible score; 0 if lower is better.
+        best_of: Draws whose expected best is the score of a question.
+        judged: Whether another model grades the replies.
+        max_new_tokens: Longest reply, in tokens.
+        asked: Replies that each method is to give, by its label; empty in earlier versions, which
+            asked every method all questions.
+    """
+
+    task: str
+    source: str
+    samples: int
+    replies: int | None = None
+    left_out: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
+    template: str
+    metric: str
+    best_score: float
+    best_of: int = 1
+    judged: bool = False
+    max_new_tokens: int
+    asked: Mapping[str, int] = field(default_factory=dict)
+
+    def planned(self, method: str) -> int:
+        """Return how many replies a method is to give."""
+        everything = self.samples if self.replies is None else self.replies
+        return self.asked.get(method, everything)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored(Environment):
+    """What all manifests hold.
+
+    Attributes:
+        schema: Schema version of the folder; 1 where none is stored.
+        configuration: Everything that decides the result; a folder is resumed only by a command
+            whose configuration is equal. Settings and hashes, as they were at the time.
+    """
+
+    schema: int = UNNUMBERED
+    configuration: Mapping[str, Any]
+
+    @staticmethod
+    def from_earlier(value: dict[str, Any]) -> dict[str, Any]:
+        """Return an object of this version; early ones stored a bare commit."""
+        commit = value.get("git")
+        return value | {"git": {"commit": commit}} if isinstance(commit, str) else value
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object that is stored."""
+        return {"schema": self.schema} | to_json(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(_Stored):
+    """`manifest.json` of a run, written before its first token.
+
+    Attributes:
+        model: Name of the model family.
+        runtime: Device, precision, kernel, engine and threads.
+        repeats: How often every method answers every question.
+        seed: Seed of order, sampled replies and statistics.
+        sampling: How tokens are chosen; greedy where an earlier version does not say.
+        sandbox: What programs were kept from, where a task ran what a model wrote; else null.
+        baseline: Label of the method that all others are compared with.
+        copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
+            bytes both counted; null where it was not measured.
+        cells: The methods, the baseline first.
+        tasks: The tasks, in the order in which they were asked.
+    """
+
+    model: str
+    runtime: Runtime
+    repeats: int
+    seed: int
+    sampling: Sampling = field(default_factory=Sampling)
+    sandbox: Mapping[str, Any] | None = None
+    baseline: str
+    copy_bandwidth: float | None = None
+    cells: tuple[MethodEntry, ...]
+    tasks: tuple[TaskEntry, ...]
+
+    def cell(self, method: str) -> MethodEntry | None:
+        """Return the method with a label, if the run has it."""
+        return next((each for each in self.cells if each.method == method), None)
+
+    def task(self, label: str) -> TaskEntry:
+        """Return the task with a label."""
+        return next(each for each in self.tasks if each.task == label)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingQuestions:
+    """What a task gave to a training.
+
+    Attributes:
+        source: Where the questions come from.
+        questions: How many there are.
+    """
+
+    source: str
+    questions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationManifest(_Stored):
+    """`manifest.json` of an ablation, written before the first training.
+
+    Attributes:
+        training_questions: What was learned from, by task.
+        sandbox: As in a run's manifest.
+    """
+
+    training_questions: Mapping[str, TrainingQuestions]
+    sandbox: Mapping[str, Any] | None = None
