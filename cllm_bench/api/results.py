@@ -9,7 +9,9 @@ from cllm_bench.api.inputs import Tell
 from cllm_bench.report.judged import find_judge_id
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
-from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.folder import SUMMARY, ResultFolder
+from cllm_bench.results.judgements import JudgeId
+from cllm_bench.results.summary import Summary, read_summaries
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +30,9 @@ class Results(NamedTuple):
 
 
 def load_results(*folders: str | Path) -> Results:
-    """Read what runs have stored, and derive the summaries from it.
+    """Read what runs have stored, and derive the summaries from the rows.
+
+    Of a folder whose rows were not kept, the summaries are those of its `summary.json`.
 
     Args:
         folders: Folders of stored runs.
@@ -41,13 +45,15 @@ def load_results(*folders: str | Path) -> Results:
     summaries, rows = [], []
     for folder in map(_read, folders):
         name = {"folder": str(folder.path)}
-        summaries += [name | each.to_json() for each in summarise_folder(folder)]
+        summaries += [name | each.to_json() for each in _summaries(folder)]
         rows += [name | row.to_json() for row in folder.rows]
     return Results(pandas.DataFrame(summaries), pandas.DataFrame(rows))
 
 
 def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None) -> str:
     """Return the comparison table of stored runs, as Markdown.
+
+    It is made from the rows; where a folder has none, from its `summary.json`.
 
     Args:
         folders: Folders of stored runs.
@@ -61,12 +67,23 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
     read = [_read(path) for path in folders]
     judgements = [each for folder in read for each in folder.judgements]
     chosen = None if judge is None else find_judge_id(judge, judgements)
-    for warning in (warning for folder in read for warning in folder.warnings):
-        tell(f"note: {warning}")
-    return comparison_table(
-        [(folder.manifest, summarise_folder(folder, chosen)) for folder in read]
-    )
+    for folder in read:
+        for warning in folder.warnings:
+            tell(f"note: {warning}")
+        if _without_rows(folder):
+            tell(f"note: '{folder.path}' has no rows; the table is made from its {SUMMARY}")
+    return comparison_table([(folder.manifest, _summaries(folder, chosen)) for folder in read])
 
 
 def _read(path: str | Path) -> ResultFolder:
     return ResultFolder.read(Path(path))
+
+
+def _summaries(folder: ResultFolder, judge: JudgeId | None = None) -> list[Summary]:
+    if _without_rows(folder):
+        return read_summaries(folder.path / SUMMARY)
+    return summarise_folder(folder, judge)
+
+
+def _without_rows(folder: ResultFolder) -> bool:
+    return not folder.rows and (folder.path / SUMMARY).exists()

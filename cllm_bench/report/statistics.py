@@ -5,7 +5,7 @@ about the bootstrap"): percentiles of the resampled statistic, at levels widened
 wider than the normal. In simulation (1,500 repetitions, means of normal, exponential, log-normal,
 t3 and contaminated samples, nominal 95%) they covered 91 to 95% at n = 20, 93 to 95% from n = 60;
 at n = 20 plain percentiles covered 88 to 93% and BCa 87 to 93%: its correction for skewness
-loses on the heavy tails that timings have. `tests/report/test_statistics.py` repeats a part of this.
+loses on the heavy tails that timings have. `tests/report/test_statistics.py` repeats a part.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import json
 
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
-from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.folder import SUMMARY, ResultFolder
 from cllm_bench.results.judgements import JudgeId
 from cllm_bench.results.summary import Summary
 
@@ -20,6 +20,6 @@ def write_summary(folder: ResultFolder, judge: JudgeId | None = None) -> list[Su
     """
     summaries = summarise_folder(folder, judge)
     objects = [summary.to_json() for summary in summaries]
-    folder.write_text("summary.json", json.dumps(objects, indent=2) + "\n")
+    folder.write_text(SUMMARY, json.dumps(objects, indent=2) + "\n")
     folder.write_text("table.md", comparison_table([(folder.manifest, summaries)]))
     return summaries

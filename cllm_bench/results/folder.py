@@ -33,6 +33,7 @@ __all__ = ["AblationFolder", "ResultFolder", "Row", "row_key"]
 
 MANIFEST = "manifest.json"
 SAMPLES = "samples.jsonl"
+SUMMARY = "summary.json"
 PERPLEXITIES = "perplexity.jsonl"
 JUDGEMENTS = "judgements.jsonl"
 PASSES = "passes.jsonl"

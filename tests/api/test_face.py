@@ -1,8 +1,10 @@
 """The public face: light, complete, silent; a run by one call, and its results as data frames."""
 
+import gzip
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,43 @@ def test_data_frames_equal_the_file(tmp_path):
     assert list(found.summaries["method"]) == ["ar", "jacobi"]
     stored = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert list(found.summaries) == ["folder", *stored[0]]
+
+
+def test_a_folder_without_rows_keeps_its_table(tmp_path):
+    run(tmp_path / "out")
+    whole = cllm_bench.table(tmp_path / "out")
+    (tmp_path / "out" / "samples.jsonl").unlink()
+    told = []
+    assert cllm_bench.table(tmp_path / "out", tell=told.append) == whole
+    assert "no rows; the table is made from its summary.json" in told[0]
+    assert list(cllm_bench.load_results(tmp_path / "out").summaries["method"]) == ["ar", "jacobi"]
+
+
+def test_reference_runs_make_their_tables():
+    """Those that README quotes: two with gzipped rows, the others by their summaries."""
+    reference = Path(__file__).parents[2] / "results" / "reference"
+    folders = sorted(file.parent for file in reference.rglob("summary.json"))
+    assert len(folders) == 6
+    for folder in folders:
+        text = cllm_bench.table(folder)
+        stored = (folder / "table.md").read_text(encoding="utf-8")
+        assert first_table(text) == first_table(stored), folder
+    archived = sorted(file.parent.name for file in reference.rglob("samples.jsonl.gz"))
+    assert archived == ["mini-cllm", "mini-tasks"]
+    for name in archived:
+        with gzip.open(reference / name / "samples.jsonl.gz", "rt", encoding="utf-8") as stream:
+            stored = [json.loads(line) for line in stream]
+        found = cllm_bench.load_results(reference / name).rows
+        assert list(found["token_ids"].map(list)) == [line["token_ids"] for line in stored]
+        assert list(found["decode_seconds"].dropna()) == [
+            line["decode_seconds"] for line in stored if line["decode_seconds"] is not None
+        ]
+
+
+def first_table(text):
+    """The methods with their scores and speedups, without the layout of later versions."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [tuple(cell.strip() for cell in line.split("|")[1:4]) for line in lines[:8]]
 
 
 def test_a_training_prints_nothing_and_resumes(tmp_path, capfd):

@@ -153,7 +153,7 @@ def test_stop_strings_end_with_the_token_that_completes_them(strings):
 
 def by_method(rows, **changes):
     used = manifest(cell("ar"), cell("block"), **changes)
-    return {each["method"]: each for each in summarise(used, rows)}
+    return {each.method: each for each in summarise(used, rows)}
 
 
 def test_tokens_past_the_end_are_no_speed():
