@@ -30,16 +30,17 @@ from cllm_bench.results.summary import Summary
 
 LOG = "training_log.jsonl"  # that a recipe leaves in a checkpoint's folder
 LEGEND = (
-    "Every variant is one training; all were then measured in one run, every method answering "
-    "every question in turn. **tokens/pass**: tokens kept for each pass of the verifying model, "
-    "the ratio of totals. **vs base**: that, over the base's on the same questions; a bracket "
-    "that leaves 1 out tells the two apart, as far as the questions go: what another seed of the "
-    "training would give is in no bracket. Brackets are 95% intervals over questions; for these "
-    "two figures by bootstrap, with the same draws for a variant and the base. **speedup** and "
-    "**Δ score**: against {baseline} on the target checkpoint; **vs own AR** and **exact match**: "
-    "against the baseline on the variant's own checkpoint. **training**: optimiser steps, seconds "
-    "(steps × the log's median seconds a step: evaluations and pauses left out) and the questions "
-    "given to the recipe. –: not measured. `run/table.md` tells more of the same run."
+    "Every variant was trained once; all were then measured in one run in which every method "
+    "answers every question in turn. **tokens/pass**: tokens kept per forward pass of the "
+    "verifying model, as a ratio of totals. **vs base**: the same relative to the base on the same "
+    "questions. An interval that excludes 1 separates the two with respect to the questions; the "
+    "variation between training seeds is not included. Brackets are 95% intervals over questions, "
+    "for these two figures by bootstrap with the same draws for a variant and the base. "
+    "**speedup** and **Δ score**: relative to {baseline} on the target checkpoint; **vs own AR** "
+    "and **exact match**: relative to the baseline on the variant's own checkpoint. **training**: "
+    "optimiser steps, seconds (steps × the median seconds per step of the log, without evaluations "
+    "and pauses) and the questions given to the recipe. –: not measured. `run/table.md` has more "
+    "figures of the same run."
 )
 Totals = Mapping[str, tuple[int, int]]  # by question: tokens kept, passes
 
@@ -242,7 +243,7 @@ def ablation_table(manifest: AblationManifest, rows: Sequence[VariantFigures], r
         warned = notes(measured) if measured else []
         parts.append("\n".join(f"- {note}" for note in [_reference(references[0]), *warned]))
     parts += ["## How to read this", LEGEND.format(baseline=f"`{run[0].baseline}`")]
-    parts += ["## What was held fixed", "\n".join(f"- {line}" for line in _fixed(manifest))]
+    parts += ["## Fixed settings", "\n".join(f"- {line}" for line in _fixed(manifest))]
     parts += ["## Conditions", "\n".join(f"- {line}" for line in conditions([run]))]
     parts += ["## To repeat", f"```bash\n{shlex.join(manifest.argv)}\n```"]
     return "\n\n".join(parts) + "\n"
@@ -316,7 +317,7 @@ def _reference(line: Line) -> str:
     return (
         f"`{s.method}` on the target checkpoint: score "
         f"{formats.score(s.score, s.score_ci, s.best_score)}, "
-        f"{formats.significant(s.tokens_per_second)} tokens a second"
+        f"{formats.significant(s.tokens_per_second)} tokens per second"
     )
 
 
@@ -329,7 +330,7 @@ def _fixed(manifest: AblationManifest) -> list[str]:
         for name, found in manifest.training_questions.items()
     )
     return [
-        f"settings of `{configuration['ablation']}`, but for what a line names: `{settings}`",
+        f"settings of `{configuration['ablation']}`, except those that a row names: `{settings}`",
         f"training questions: {questions}",
-        f"decoding: `{base['method']}`, but for the checkpoint and what a line's method names",
+        f"decoding: `{base['method']}`, except the checkpoint and what a row's method names",
     ]

@@ -1,4 +1,4 @@
-"""The words around the tables: what the columns mean, how it was measured, what to beware of."""
+"""The text around the tables: the legend, the conditions and the caveats."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ SHOWN_ERRORS = 3
 SHOWN_VERSIONS = ("cllm-bench", "python", "torch", "transformers")
 
 LEGEND = (
-    "Every method answers every prompt in turn, on one loop and one clock. **Speedup**: times "
-    "faster than {baseline} on the target checkpoint in decoding, the geometric mean over "
-    "prompts of the ratio of seconds per token; **end to end**: the same with the prompt's "
-    "prefill; **vs own AR**: against the baseline on the method's own checkpoint. **Δ "
-    'score**: paired difference from {baseline} (pp: percentage points; "same": every reply '
-    "token-identical). **tokens/pass**: tokens kept for each pass of the verifying model; "
-    "**accept length**: tokens settled by a pass, those past the end of the reply included; "
-    "**drafted/pass** and **wasted**: guesses that a pass checked, and the share of them not kept; "
-    "**accepted by position**: of the passes that guessed so far ahead, the per cent that accepted "
-    "the guess there; "
-    "**predicted**: the speedup if nothing but the passes took time, each as long as a pass of "
-    "its rows takes alone; **bandwidth**: weights and cache that the passes read, a second, over "
-    "what a large copy moves on this machine; "
-    "**speedup ÷ tokens/pass**: how much of the algorithm's gain reaches the clock. **Exact "
-    "match**: replies token-identical to the baseline's on the same checkpoint (its own: in "
-    "every repeat); **cut-off**: replies ended by the length limit. (lossy) and "
+    "All methods answer every prompt in turn, in one generation loop and on one clock. "
+    "**Speedup**: decoding speed relative to {baseline} on the target checkpoint, as the geometric "
+    "mean over prompts of the ratio of seconds per token; **end to end**: the same including the "
+    "prefill; **vs own AR**: relative to the baseline on the method's own checkpoint. **Δ "
+    'score**: paired difference from {baseline} (pp: percentage points; "same": all replies '
+    "token-identical). **tokens/pass**: tokens kept per forward pass of the verifying model; "
+    "**accept length**: tokens settled per pass, including those past the end of the reply; "
+    "**drafted/pass** and **wasted**: draft tokens verified per pass, and the share not kept; "
+    "**accepted by position**: the percentage of passes with a draft token at that position that "
+    "accepted it; "
+    "**predicted**: the speedup if forward passes alone took time, each as long as a pass with "
+    "its number of rows takes by itself; **bandwidth**: weights and cache that the passes read per "
+    "second, relative to what a large copy moves on this machine; "
+    "**speedup ÷ tokens/pass**: the share of the algorithm's gain that reaches the clock. **Exact "
+    "match**: replies token-identical to those of the baseline on the same checkpoint (for the "
+    "baseline: in every repeat); **cut-off**: replies ended by the length limit. (lossy) and "
     "(distribution) mark methods whose replies may differ by design. Brackets: 95% intervals "
     "over prompts. –: not measured."
 )
@@ -51,7 +51,7 @@ def subtitle(lines: Sequence[Line]) -> str:
 
 
 def notes(lines: Sequence[Line]) -> list[str]:
-    """Return everything that a reader of this task's table must be told, once each."""
+    """Return all facts that a reader of this table must know, once each."""
     found = [*_about_data(lines), *_about_completeness(lines), *_about_results(lines)]
     return list(dict.fromkeys(" ".join(note.split()) for note in found))
 
@@ -93,10 +93,10 @@ def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
             rest = "dropped" if found.remainder == "drop" else "scored"
             yield (
                 f"perplexity: measured once for each checkpoint, in {found.windows:,} "
-                f"window{_s(found.windows)} of {found.window:,} tokens{step} (what fills no "
-                f"last one {rest}): {found.tokens:,} of the text's {found.text_tokens:,} "
-                f"tokens are scored, by token in the score and by its {found.words:,} words "
-                "beside it; brackets are 95% intervals over stretches of the text"
+                f"window{_s(found.windows)} of {found.window:,} tokens{step} (a partial "
+                f"last window is {rest}); {found.tokens:,} of {found.text_tokens:,} tokens are "
+                f"scored; the score is per token, the word perplexity per word ({found.words:,} "
+                "words); brackets are 95% intervals over stretches of the text"
             )
 
 
@@ -107,17 +107,17 @@ def _about_judging(lines: Sequence[Line]) -> Iterator[str]:
         if not s:
             continue
         if s.name is None:
-            yield "not judged: `cllm-bench judge RUN --judge MODEL` has the replies graded"
+            yield "not judged yet: run `cllm-bench judge RUN --judge MODEL`"
         else:
             yield _verdicts(s, s.name)
             if s.judged < s.replies:
                 yield (
                     f"{method(line)}: {s.judged} of {s.replies} replies are judged; its "
-                    "score is that of the conversations that are judged in full"
+                    "score covers the conversations that are judged completely"
                 )
         if s.others:
             names = ", ".join(f"`{name}`" for name in s.others)
-            yield f"verdicts of {names} are stored too: `cllm-bench table RUN --judge NAME`"
+            yield f"verdicts of {names} are stored as well: `cllm-bench table RUN --judge NAME`"
 
 
 def _verdicts(s: JudgeFigures, judge: str) -> str:
@@ -127,11 +127,11 @@ def _verdicts(s: JudgeFigures, judge: str) -> str:
         if count is not None
     ]
     spent = ", ".join([f"{s.requests:,} request{_s(s.requests)}", *tokens])
-    failures = f"; {s.failures} of its answers held no rating" if s.failures else ""
+    failures = f"; {s.failures} of its answers contained no rating" if s.failures else ""
     return (
-        f"judged by `{JudgeId(judge, s.identity)}`: a rating for each reply of the first "
-        "repeat, one and the same where the judge would be asked the same again; a conversation's "
-        f"score is the mean of its turns' ({spent} for all methods together{failures})"
+        f"judged by `{JudgeId(judge, s.identity)}`: each reply of the first repeat is rated once, "
+        "identical replies together; the score of a conversation is the mean over its turns "
+        f"({spent} for all methods together{failures})"
     )
 
 
@@ -140,16 +140,16 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
         s, task = line.summary, _task(line)
         planned = task.planned(s.method)
         if s.samples < planned:
-            yield f"unfinished: {method(line)} has answered {s.samples} of {planned} questions"
+            yield f"incomplete: {method(line)} has answered {s.samples} of {planned} questions"
         untimed = s.samples - s.failed - s.samples_timed
         if untimed > 0:
             yield (
-                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} settled by the "
-                "prefill, without a decoding time"
+                f"{method(line)}: {untimed} repl{'y' if untimed == 1 else 'ies'} ended with the "
+                f"prefill and {'has' if untimed == 1 else 'have'} no decoding time"
             )
     fewest = min(line.summary.samples for line in lines)
     if 0 < fewest < FEW_SAMPLES:
-        yield f"only {fewest} question{_s(fewest)}: too few to tell close methods apart"
+        yield f"only {fewest} question{_s(fewest)}: too few to separate methods of similar speed"
 
 
 def _about_results(lines: Sequence[Line]) -> Iterator[str]:
@@ -160,8 +160,8 @@ def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     if noisy:
         spreads = ", ".join(f"{line.summary.spread:.0%} for {method(line)}" for line in noisy)
         yield (
-            f"noisy machine: repeats of one question differ by {spreads} (interquartile range of "
-            "seconds per token over their median); the pairing cancels slow drift, not bursts"
+            f"noisy machine: repeats of a question differ by {spreads} (interquartile range of "
+            "seconds per token, relative to the median); pairing cancels slow drift, not bursts"
         )
     for line in lines:
         yield from _about_exactness(line)
@@ -177,16 +177,16 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
     task, part = _task(line), ""
     asked = task.planned(s.method)
     if task.replies is not None and asked < task.replies:
-        part = f", on {asked} of {task.replies} questions at regular places"
+        part = f", on {asked} evenly spaced questions of {task.replies}"
     speed = ratio(s.speedup, [low, high])
-    found = f"{method(line)} is the baseline measured once more{part}: {speed}"
+    found = f"{method(line)} is the baseline measured a second time{part}: {speed}"
     floor = max(abs(low - 1), abs(high - 1))
     if low <= 1 <= high:
-        yield f"noise floor: {found}; smaller differences than {floor:.1%} say nothing here"
+        yield f"noise floor: {found}; differences below {floor:.1%} are not meaningful"
     else:
         yield (
-            f"**noise floor: {found}, which should hold 1**: something favoured one of the two, "
-            f"so trust no difference below {floor:.1%}"
+            f"**noise floor: {found}, which should include 1**: something favoured one of the two, "
+            f"so do not trust differences below {floor:.1%}"
         )
 
 
@@ -197,24 +197,24 @@ def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
         cores = manifest.machine.cores
         if loads and max(loads) > FOREIGN_LOAD * cores:
             yield (
-                f"**other programs ran beside this**: they kept {max(loads):.1f} of {cores} cores "
+                f"**other programs were running**: they kept {max(loads):.1f} of {cores} cores "
                 "busy on average; speeds are those of a shared machine"
             )
         if any(s.peak_memory_bytes for s in own):
             yield (
-                "peak memory is all that the run held on the device while the method decoded: "
-                "weights and caches of the other methods are in it"
+                "peak memory is everything that the run held on the device while decoding, "
+                "including weights and caches of the other methods"
             )
         reasons = dict.fromkeys(reason for s in own for reason in s.slowed)
         if reasons:
-            yield f"**the machine slowed down while it was timed**: {', '.join(reasons)}"
+            yield f"**the machine slowed down during the measurement**: {', '.join(reasons)}"
         baseline = next((s for s in own if s.method == manifest.baseline), None)
         used, roof = baseline and baseline.bandwidth_share, manifest.copy_bandwidth
         if used and roof and used < WEAK_BASELINE:
             yield (
                 f"the baseline reads weights and cache at {used:.0%} of the measured copy "
-                f"bandwidth ({roof / 1e9:.3g} GB/s): it is far from what "
-                "memory allows, so speedups over it are larger than they would be over a lean one"
+                f"bandwidth ({roof / 1e9:.3g} GB/s), far from the limit of the "
+                "memory: speedups over a stronger baseline would be smaller"
             )
 
 
@@ -230,8 +230,8 @@ def _about_exactness(line: Line) -> Iterator[str]:
     if not verdicts or verdicts.tie + verdicts.mismatch == 0:
         return
     counts = (
-        f"{verdicts.exact} replies token-identical, {verdicts.tie} different after a "
-        f"numerical tie, {verdicts.mismatch} different otherwise"
+        f"{verdicts.exact} replies are token-identical, {verdicts.tie} differ after a "
+        f"numerical tie, {verdicts.mismatch} differ otherwise"
     )
     if s.exactness == "exact" and verdicts.mismatch:
         yield f"**{method(line)} claims to be exact and is not**: {counts}"

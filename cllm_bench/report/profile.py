@@ -87,8 +87,8 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
     """Return the report."""
     parts = [
         f"# Passes of {profile.model} ({profile.role})",
-        "Milliseconds of a forward pass, by new tokens (rows) and by tokens already in the cache. "
-        "Median; a pass ends when the likeliest token of every row is known.",
+        "Milliseconds of a forward pass, by number of new tokens (rows) and of cached tokens: "
+        "medians, including the argmax of every row.",
         _table(
             ["rows", *(f"{context:,} cached" for context in profile.contexts)],
             [
@@ -97,11 +97,11 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
             ],
         ),
         "![pass time against rows](passes.png)",
-        "## What a method could gain",
-        "Speedup over one token a pass, if a pass of so many rows settles so many tokens, nothing "
-        f"else takes time and {profile.contexts[0]:,} tokens are cached.",
+        "## Possible speedups",
+        "Speedup over one token per pass, if a pass with this number of rows settles this number "
+        f"of tokens, nothing else takes time and {profile.contexts[0]:,} tokens are cached.",
         _table(
-            ["rows", *(f"{settled} tokens a pass" for settled in SETTLED), "break-even"],
+            ["rows", *(f"{settled} tokens per pass" for settled in SETTLED), "break-even"],
             list(_gains(profile)),
         ),
         "## Prefill and memory",
@@ -118,10 +118,10 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
             ],
         ),
         f"A pass reads {profile.weight_bytes / 1e6:,.1f} MB of weights and "
-        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB for each cached token; a large copy "
+        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB per cached token; a large copy "
         f"{_copied(profile.copy_bandwidth)}. "
-        f"Outside the model's passes autoregressive decoding spends "
-        f"{formats.share(profile.outside)} of its time.",
+        f"Autoregressive decoding spends {formats.share(profile.outside)} of its time outside the "
+        "forward passes.",
         "## Conditions",
         _conditions(manifest),
     ]
@@ -147,8 +147,8 @@ def _gains(profile: Profile) -> list[list[str]]:
 
 def _copied(bandwidth: float | None) -> str:
     if bandwidth is None:
-        return "found no room in the device's memory"
-    return f"moves {bandwidth / 1e9:.3g} GB/s here, read and written bytes both counted"
+        return "did not fit into the memory of the device"
+    return f"moves {bandwidth / 1e9:.3g} GB/s here, counting bytes read and written"
 
 
 def _ms(seconds: float | None) -> str:

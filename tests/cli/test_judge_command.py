@@ -24,7 +24,7 @@ def test_without_a_judge_the_table_says_so(whole):
         assert (each["judge"]["name"], each["judge"]["judged"]) == (None, 0)
     text = (whole / "table.md").read_text()
     assert text.count("| not judged |") == 2
-    assert "not judged: `cllm-bench judge RUN --judge MODEL` has the replies graded" in text
+    assert "not judged yet: run `cllm-bench judge RUN --judge MODEL`" in text
     assert "\n- the built-in conversations are generated" in text
 
 
@@ -84,7 +84,7 @@ def test_the_table_chooses_among_judges(monkeypatch, judge, out, capsys):
     assert cli(monkeypatch, "table", out, "--judge", "kinds") == 2
     assert "--judge kinds: no such judge's verdicts" in capsys.readouterr().err
     text = (out / "table.md").read_text()
-    assert f"verdicts of `strict@{strict.url}` are stored too: `cllm-bench table RUN" in text
+    assert f"verdicts of `strict@{strict.url}` are stored as well: `cllm-bench table RUN" in text
 
 
 def test_judges_of_one_name_are_told_apart(monkeypatch, judge, out, capsys):

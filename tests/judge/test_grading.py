@@ -53,7 +53,7 @@ def test_verdicts_without_a_rating_are_kept_and_asked_again(judge, out):
     assert summary(out)["ar"]["score"] is None
     text = (out / "table.md").read_text()
     assert "ar: 3 of 6 replies are judged" in text
-    assert "3 of its answers held no rating" in text
+    assert "3 of its answers contained no rating" in text
 
     with Endpoint(good, endpoint.port) as endpoint:
         assert judge(endpoint)[0] == 0

@@ -136,7 +136,7 @@ def test_measured_once_for_each_checkpoint_and_shared_by_its_methods(run):
     text = (folder / "table.md").read_text(encoding="utf-8")
     assert "perplexity (lower is better)" in text
     assert "word perplexity" in text
-    assert "windows of 64 tokens (what fills no last one dropped)" in text
+    assert "windows of 64 tokens (a partial last window is dropped)" in text
     assert (
         "%" not in text.split("| method")[1].split("\n")[2].split("|")[3]
     )  # the score is no share

@@ -63,7 +63,7 @@ def test_the_report_by_hand():
     assert ["4", "1.00×", "1.50×", "2.00×", "–", "–", "2.00"] in lines
     assert ["100", "10", "10,000", "25.0%"] in lines
     unknown = profile_report(replace(found, copy_bandwidth=None), MANIFEST)
-    assert "a large copy found no room in the device's memory" in unknown
+    assert "a large copy did not fit into the memory of the device" in unknown
     assert "25.0%" not in unknown
 
 

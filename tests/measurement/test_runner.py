@@ -88,7 +88,7 @@ def test_of_many_questions_some_at_regular_places_are_asked_again(tmp_path, tiny
     assert (again["score"], again["score_ci"], again["score_difference"]) == (None, None, 0)
     assert summaries(out)["ar"]["score"] is not None
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert "measured once more, on 6 of 8 questions at regular places: " in table
+    assert "measured a second time, on 6 evenly spaced questions of 8: " in table
     assert "unfinished" not in table
     kept = (out / "samples.jsonl").read_bytes()
     assert cli(monkeypatch, *arguments, *more, "--output", out) == 0

@@ -10,7 +10,7 @@ from cllm_bench.report.tables import comparison_table
 
 
 @pytest.mark.parametrize(
-    ("pace", "told"), [(1.0, "say nothing here"), (1.1, "which should hold 1")]
+    ("pace", "told"), [(1.0, "are not meaningful"), (1.1, "which should include 1")]
 )
 def test_a_favoured_place_is_seen(pace, told):
     """The planted defect: one of two equal methods runs a tenth slower."""
@@ -30,7 +30,7 @@ def test_a_disturbed_run_says_so():
     assert "other programs" not in comparison_table([(used, summarise(used, calm))])
     text = comparison_table([(used, summarise(used, busy))])
     assert "they kept 0.9 of 2 cores busy" in text
-    assert "slowed down while it was timed**: power cap" in text
+    assert "slowed down during the measurement**: power cap" in text
 
 
 def test_memory_is_the_whole_run_s():
@@ -39,7 +39,7 @@ def test_memory_is_the_whole_run_s():
     assert "peak memory is" not in comparison_table([(used, summarise(used, found))])
     found[1] = replace(found[1], peak_memory_bytes=5)
     text = comparison_table([(used, summarise(used, found))])
-    assert text.count("weights and caches of the other methods are in it") == 1
+    assert text.count("including weights and caches of the other methods") == 1
 
 
 def test_a_weak_baseline_is_told():
@@ -48,6 +48,8 @@ def test_a_weak_baseline_is_told():
     (found,) = summarise(used, [row("ar", "q0")])
     # one pass a second over the weights and a context of 20 + 5.5 tokens
     assert found.bandwidth_share == pytest.approx((900 + 4 * 25.5) / 10_000)
-    assert "far from what memory allows" in comparison_table([(used, [found])])
+    assert "far from the limit of the memory" in comparison_table([(used, [found])])
     strong = replace(used, copy_bandwidth=2000.0)
-    assert "far from what" not in comparison_table([(strong, summarise(strong, [row("ar", "q0")]))])
+    assert "far from the limit" not in comparison_table(
+        [(strong, summarise(strong, [row("ar", "q0")]))]
+    )

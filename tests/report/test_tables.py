@@ -125,7 +125,7 @@ def test_a_reader_learns_what_was_measured_and_how() -> None:
     assert (
         "## spider\n\n`spider (built-in, 6)` · execution accuracy · replies of at most 256" in text
     )
-    assert "times faster than `ar` on the target checkpoint" in text
+    assert "decoding speed relative to `ar` on the target checkpoint" in text
     assert "- model mini; questions `spider (built-in, 6)`" in text
     assert "- device cpu (EPYC); dtype float32, attention sdpa, engine eager, threads 1" in text
     assert (
@@ -153,9 +153,9 @@ def test_lossy_methods_and_false_claims_are_marked() -> None:
     assert medusa["method"] == "medusa (lossy)"
     assert medusa["exact match"] == "66.7%"
     assert jacobi["Δ score"] != "same"
-    assert "- **jacobi claims to be exact and is not**: 5 replies token-identical" in text
+    assert "- **jacobi claims to be exact and is not**: 5 replies are token-identical" in text
     assert (
-        "- medusa (lossy): 4 replies token-identical, 1 different after a numerical tie, 1" in text
+        "- medusa (lossy): 4 replies are token-identical, 1 differ after a numerical tie, 1" in text
     )
 
 
@@ -214,8 +214,8 @@ def test_what_a_reader_must_beware_of() -> None:
     for note in (
         "left out: 2 questions (gold query cannot run)",
         "2 gold queries return no rows",
-        "unfinished: ar has answered 6 of 7 questions",
-        "jacobi: 1 reply settled by the prefill, without a decoding time",
+        "incomplete: ar has answered 6 of 7 questions",
+        "jacobi: 1 reply ended with the prefill and has no decoding time",
         "only 6 questions: too few",
         "noisy machine: repeats of one question differ by 33% for ar (interquartile",
         "jacobi failed on 1 of 6 questions (16.7%), which count as score 0: "
@@ -229,7 +229,7 @@ def test_a_run_that_has_not_begun_is_a_table_of_dashes() -> None:
     for line in table(text):
         rest = {k: v for k, v in line.items() if k not in ("method", "checkpoint")}
         assert set(rest.values()) == {"–", "– / 1.00k"}
-    assert "unfinished: jacobi has answered 0 of 6 questions" in text
+    assert "incomplete: jacobi has answered 0 of 6 questions" in text
 
 
 def test_a_pipe_in_a_label_does_not_break_the_table() -> None:
