@@ -217,7 +217,7 @@ def test_what_a_reader_must_beware_of() -> None:
         "incomplete: ar has answered 6 of 7 questions",
         "jacobi: 1 reply ended with the prefill and has no decoding time",
         "only 6 questions: too few",
-        "noisy machine: repeats of one question differ by 33% for ar (interquartile",
+        "noisy machine: repeats of a question differ by 33% for ar (interquartile",
         "jacobi failed on 1 of 6 questions (16.7%), which count as score 0: "
         "RuntimeError: a | b (1×)",
     ):
