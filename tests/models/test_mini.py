@@ -19,7 +19,7 @@ from cllm_bench_tasks.gsm8k.task import Gsm8k
 from cllm_bench_tasks.humaneval.task import HumanEval
 from cllm_bench_tasks.spider.task import Spider
 
-QUESTIONS = 8
+QUESTIONS = 5
 TASKS = {"spider": Spider(), "gsm8k": Gsm8k(), "humaneval": HumanEval()}
 
 

@@ -24,7 +24,7 @@ from cllm_bench_methods.cllm.objectives import Global, Local, Progressive
 from cllm_bench_methods.cllm.packing import ar_loss, logits_of
 from cllm_bench_methods.cllm.recipe import CllmRecipe
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "objective.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "objective.py"
 MINE = '''
 from dataclasses import dataclass
 
