@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cllm_bench import __version__
 from cllm_bench.contracts import JudgePrompt
 from cllm_bench.errors import UserError
 from cllm_bench.judge.protocol import NoOpinion, Opinion, Stopped
@@ -135,7 +135,7 @@ class EndpointJudge:
                 api_key=self.key or "unused",  # None would take one from the environment
                 timeout=self.retries.timeout,
                 max_retries=0,
-                default_headers={"User-Agent": f"cllm-bench/{__version__}"},
+                default_headers={"User-Agent": f"cllm-bench/{version('cllm-bench')}"},
                 http_client=openai.DefaultHttpxClient(follow_redirects=False),
             )
         except Exception as error:  # its HTTP library takes fewer hosts than `checked_url`
