@@ -23,7 +23,7 @@ from cllm_bench.machine.processes import barrier, is_main, join, on_main, rank, 
 from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 from cllm_bench_methods.cllm.batches import Answer, cllm_loss, make_batch
 
-STEPS = 20
+STEPS = 12
 CHAINED = replace(PLAIN, source="online", copies=2, iterations=2)
 
 
@@ -52,7 +52,7 @@ def fit(folder, stop=None, guard=None, loss=next_token, kind="llama", **settings
     optimiser = Optimiser(
         model, OptimiserSettings(STEPS, 1e-3, **settings), folder, lambda *_: None
     )
-    optimiser.fit(batches, loss, evaluate, every=5, guard=guard)
+    optimiser.fit(batches, loss, evaluate, every=4, guard=guard)
 
 
 def error_of(work):
@@ -88,7 +88,7 @@ def main(folder):
     join("cpu")
     on_main(lambda: folder.mkdir(exist_ok=True))
     seen = {
-        "stopped": error_of(lambda: fit(folder / "plain", stop=9 * 4)),
+        "stopped": error_of(lambda: fit(folder / "plain", stop=7 * 4)),
         "resumed": error_of(lambda: fit(folder / "plain")),
         "adapted": error_of(
             lambda: fit(folder / "adapted", kind="gpt2", lora_rank=2, gradient_checkpointing=True)
