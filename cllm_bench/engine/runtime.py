@@ -60,6 +60,9 @@ class Runtime:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
         threads = self.threads or max(1, cores() // processes_here())
         torch.set_num_threads(threads)
+        if device.startswith("cuda"):
+            # cuDNN's attention plans anew for every length, which takes several passes' time.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         if ":" in device:
             torch.cuda.set_device(device)  # a graph is captured on the current one
         return replace(self, device=device, dtype=dtype, threads=threads)

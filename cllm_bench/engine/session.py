@@ -22,6 +22,7 @@ from cllm_bench.engine.passes import PassLog
 from cllm_bench.errors import UserError
 
 INITIAL_CAPACITY = 1024
+ALIGNMENT = 8  # elements, of masks: see `_Masks`
 
 
 class Output(NamedTuple):
@@ -62,7 +63,7 @@ class Session:
         self._positions_known = getattr(model.config, "max_position_embeddings", None)
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
         self._pass_cache = {cache_argument(model): self._cache}
-        self._masks = _ChainMasks(model.device, model.dtype)
+        self._masks = _Masks(model.device, model.dtype)
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
         self._pending = 0
@@ -201,8 +202,8 @@ def last_states(model: PreTrainedModel, *, wanted: bool) -> Iterator[list[Tensor
         hook.remove()
 
 
-class _ChainMasks:
-    """Additive masks; those of chains are views of one triangle that is built once.
+class _Masks:
+    """Additive masks that every kernel accepts; those of chains are views of triangles built once.
 
     A chain of T rows after L cached tokens may see column j from row i where j <= L + i:
 
@@ -211,7 +212,10 @@ class _ChainMasks:
         row 1         0 … 0                 0   0   -inf
         row 2         0 … 0                 0   0    0
 
-    Sliding a window over one wide triangle gives this for every L and T without a copy.
+    Sliding a window over one wide triangle gives this for every L and T without a copy. CUDA's
+    memory-efficient kernel demands row strides of 8 elements and addresses of 16 bytes, so there
+    are eight triangles, each one column further: a window over one of them begins at a multiple
+    of 8. What is run on a CPU is what runs on CUDA.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -219,26 +223,36 @@ class _ChainMasks:
         self._dtype = dtype
         self._rows = 0
         self._length = 0
-        self._triangle = torch.empty(0, 0)
+        self._triangles = torch.empty(0, 0, 0)
 
-    def chain(self, rows: int, length: int) -> Tensor:
+    def chain(self, rows: int, length: int) -> Tensor:  # (1, 1, T, L + T)
+        """Return the mask of a chain."""
         if rows > self._rows or length > self._length:
             self._rows = max(64, _power_of_two(rows), self._rows)
             self._length = max(INITIAL_CAPACITY, _power_of_two(length), self._length)
-            hidden = torch.ones(self._rows, self._length + self._rows, dtype=torch.bool)
-            hidden = hidden.triu(self._length + 1)
-            self._triangle = self._additive(hidden.to(self._device))
-        start = self._length - length
-        return self._triangle[None, None, :rows, start : self._length + rows]
+            self._triangles = self._shifted()
+        shift = length % ALIGNMENT
+        end = self._length + shift + rows
+        return self._triangles[shift, :rows, end - rows - length : end][None, None]
 
-    def tree(self, visible: Tensor, length: int) -> Tensor:
+    def tree(self, visible: Tensor, length: int) -> Tensor:  # (1, 1, T, L + T)
         """Return the mask for rows that see all L committed tokens and each other as given."""
-        committed = visible.new_ones(visible.shape[0], length)
-        return self._additive(~torch.cat([committed, visible], dim=1))[None, None]
+        rows = visible.shape[0]
+        mask = self._zeros(rows, length + rows + -(length + rows) % ALIGNMENT)
+        mask[:, length : length + rows].masked_fill_(~visible, torch.finfo(self._dtype).min)
+        return mask[:, : length + rows][None, None]
 
-    def _additive(self, hidden: Tensor) -> Tensor:
-        zeros = torch.zeros(hidden.shape, device=self._device, dtype=self._dtype)
-        return zeros.masked_fill(hidden, torch.finfo(self._dtype).min)
+    def _shifted(self) -> Tensor:  # (ALIGNMENT, rows, columns)
+        triangles = self._zeros(ALIGNMENT, self._rows, self._length + self._rows + ALIGNMENT)
+        rows = torch.arange(self._rows, device=self._device)[:, None]
+        columns = torch.arange(triangles.shape[-1], device=self._device)
+        for shift in range(ALIGNMENT):
+            hidden = columns > rows + (self._length + shift)
+            triangles[shift].masked_fill_(hidden, torch.finfo(self._dtype).min)
+        return triangles
+
+    def _zeros(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, device=self._device, dtype=self._dtype)
 
 
 def cache_argument(model: nn.Module) -> str:

@@ -36,6 +36,7 @@ class Machine:
         driver: Version of the GPU's driver.
         clocks_and_throttling: SM clock, memory clock, reasons for slower clocks and power draw, as
             `nvidia-smi` reports them.
+        attention_kernels: Kernels of CUDA's scaled dot-product attention that are enabled.
         load_average_1min: Runnable processes at the start, averaged over one minute.
     """
 
@@ -48,6 +49,7 @@ class Machine:
     cuda: str | None = None
     driver: str | None = None
     clocks_and_throttling: str | None = None
+    attention_kernels: tuple[str, ...] | None = None
     load_average_1min: float | None = None
 
 
@@ -120,6 +122,11 @@ def machine(device: str) -> Machine:
             "driver": _output(*asked, "--query-gpu=driver_version"),
             "clocks_and_throttling": _output(
                 *asked, "--query-gpu=clocks.sm,clocks.mem,clocks_event_reasons.active,power.draw"
+            ),
+            "attention_kernels": tuple(
+                name
+                for name in ("flash", "mem_efficient", "cudnn", "math")
+                if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
             ),
         }
     return Machine(
