@@ -1,7 +1,8 @@
 import pytest
 import torch
-from random_models import KINDS, tiny_model
+from random_models import KINDS, VOCABULARY, tiny_model
 from torch import nn
+from transformers import SmolLM3Config, SmolLM3ForCausalLM
 
 from cllm_bench.engine.attention import register
 from cllm_bench.engine.cache import PreallocatedCache
@@ -47,6 +48,42 @@ def trained(kind, dtype=torch.float32, seed=0):
         if "norm" in name or name.endswith("bias"):
             nn.init.uniform_(weight, 0.5, 2.0)
     return model.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [0.6, 0.02])
+@torch.no_grad()
+def test_a_layer_that_does_not_rotate_is_not_taken_for_one_that_does(scale, dtype, prompts):
+    """SmolLM3 has layers of both kinds; with small weights the residual hides the difference."""
+    config = SmolLM3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=512,
+        no_rope_layers=[1, 0, 1, 1],
+        initializer_range=scale,
+        pad_token_id=None,
+        eos_token_id=None,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = SmolLM3ForCausalLM(config).eval().to(dtype)
+    fuse_norms(model)
+    before = [model(prompt[None]).logits for prompt in prompts[:6]]
+    assert fuse_layers(model) == 3
+    assert ["forward" in layer.__dict__ for layer in model.model.layers] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    tolerance = 4 * torch.finfo(dtype).eps
+    for prompt, logits in zip(prompts[:6], before, strict=True):
+        difference = (model(prompt[None]).logits - logits).abs().max()
+        assert difference <= 8 * tolerance * logits.abs().max()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
