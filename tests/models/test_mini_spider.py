@@ -17,7 +17,7 @@ from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.spider.task import Spider
 
-QUESTIONS = 24
+QUESTIONS = 12
 
 
 @pytest.fixture(scope="module")
