@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cllm_bench.decoding.chat_templates import TEMPLATES
+from cllm_bench.engine.runtime import Attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .recipe import TargetRecipe
-
-
 END = "<|end|>"
-
-
 PAD = "<|pad|>"
+
+
+class Shape(Protocol):
+    """The settings of a recipe that say how large a new model is."""
+
+    @property
+    def hidden(self) -> int:
+        """The width, H."""
+        ...
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        ...
+
+    @property
+    def heads(self) -> int:
+        """The number of attention heads."""
+        ...
+
+    @property
+    def feed_forward(self) -> int:
+        """The width of the feed-forward layers."""
+        ...
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence, in tokens."""
+        ...
+
+    @property
+    def attention(self) -> Attention:
+        """The attention implementation."""
+        ...
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerBase:
@@ -44,7 +74,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenize
     )
 
 
-def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def new_model(shape: Shape, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Return a small Llama with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -53,16 +83,16 @@ def new_model(recipe: TargetRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTr
     register()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        intermediate_size=recipe.feed_forward,
-        max_position_embeddings=recipe.positions,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        intermediate_size=shape.feed_forward,
+        max_position_embeddings=shape.positions,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation=recipe.attention,
+        attn_implementation=shape.attention,
     )
     return LlamaForCausalLM(config)
