@@ -1,4 +1,4 @@
 """One reply: the loop, sampling, stop strings, chat templates, exactness.
 
-An idea for decoding is a method; order and repeats are in run/.
+An idea for decoding is a method; order and repeats are in measurement/.
 """

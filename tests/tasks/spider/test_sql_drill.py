@@ -5,40 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sql_fixtures import make_database
+from sql_running import FOREVER, GOLD, SECONDS, outcome
 
 from cllm_bench_tasks.spider.grading import Grading, execution_match
-from cllm_bench_tasks.spider.sql_runner import Rows, SqlError, SqlRunner
+from cllm_bench_tasks.spider.sql_runner import Rows, SqlRunner
 
-SECONDS = 0.5
 # The limit, the parent's grace, and the start of another worker on a machine that is busy.
 LONGEST_SECONDS = 5.0
 GRADING = Grading(seconds=SECONDS, row_limit=1_000)
-GOLD = "SELECT count(*) FROM singer"
-FOREVER = "WITH RECURSIVE a(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a) SELECT {} FROM a"
 BIG = "WITH RECURSIVE a(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a LIMIT 3000) "
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    folder = tmp_path / "database"
-    folder.mkdir()
-    return make_database(folder / "singer.sqlite")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[SqlRunner]:
-    with SqlRunner(seconds=SECONDS, row_limit=1_000) as started:
-        yield started
-
-
-def outcome(runner: SqlRunner, database: Path, sql: str) -> str:
-    found = runner.run(database, sql)
-    return found.reason if isinstance(found, SqlError) else "rows returned"
 
 
 DRILL = {

@@ -10,38 +10,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from sql_fixtures import make_database
+from sql_running import FOREVER, GOLD, SECONDS, outcome
 
 from cllm_bench_tasks.spider import sql_runner as sql_execution
 from cllm_bench_tasks.spider import sql_worker
-from cllm_bench_tasks.spider.sql_runner import Rows, SqlError, SqlRunner
-
-SECONDS = 0.5
-GOLD = "SELECT count(*) FROM singer"
-FOREVER = "WITH RECURSIVE a(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM a) SELECT {} FROM a"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    folder = tmp_path / "database"
-    folder.mkdir()
-    return make_database(folder / "singer.sqlite")
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[SqlRunner]:
-    with SqlRunner(seconds=SECONDS, row_limit=1_000) as started:
-        yield started
-
-
-def outcome(runner: SqlRunner, database: Path, sql: str) -> str:
-    found = runner.run(database, sql)
-    return found.reason if isinstance(found, SqlError) else "rows returned"
+from cllm_bench_tasks.spider.sql_runner import Rows, SqlRunner
 
 
 def test_values_arrive_as_sqlite_has_them(database: Path, runner: SqlRunner) -> None:
