@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated
 
 from cllm_bench.contracts import Listen
-from cllm_bench.core.options import Option, StrPath, settled
+from cllm_bench.core.options import Option, Options, StrPath
 from cllm_bench.engine.family_file import DEFAULT
 
 Methods = Annotated[
@@ -95,7 +95,7 @@ Progress = Annotated[
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options):
     """The options of `run`."""
 
     methods: Methods
@@ -122,12 +122,9 @@ class RunOptions:
     plugins: Plugins = ()
     progress: Progress = None
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Options):
     """The options of `train`."""
 
     recipe: RecipeText
@@ -143,12 +140,9 @@ class TrainOptions:
     plugins: Plugins = ()
     progress: Progress = None
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class AblateOptions:
+class AblateOptions(Options):
     """The options of `ablate`."""
 
     recipe: RecipeText
@@ -182,12 +176,9 @@ class AblateOptions:
     allow_unsafe_code: AllowUnsafeCode = False
     plugins: Plugins = ()
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class JudgeOptions:
+class JudgeOptions(Options):
     """The options of `judge`."""
 
     run: Annotated[StrPath, Option("The folder of a stored run.", positional=True)]
@@ -205,12 +196,9 @@ class JudgeOptions:
     threads: Threads = 0
     plugins: Plugins = ()
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class TableOptions:
+class TableOptions(Options):
     """The options of `table`."""
 
     folders: Annotated[Sequence[StrPath], Option("Folders of stored runs.", positional=True)]
@@ -220,22 +208,16 @@ class TableOptions:
         Option("The judge whose verdicts to show, NAME or NAME@IDENTITY.", default="the latest"),
     ] = None
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class ListOptions:
+class ListOptions(Options):
     """The options of `list`."""
 
     plugins: Plugins = ()
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class ProfileOptions:
+class ProfileOptions(Options):
     """The options of `profile`."""
 
     model: Model = DEFAULT
@@ -248,12 +230,9 @@ class ProfileOptions:
     engine: Engine = "eager"
     threads: Threads = 0
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class ValidateOptions:
+class ValidateOptions(Options):
     """The options of `validate`."""
 
     tasks: Tasks = ()
@@ -261,12 +240,9 @@ class ValidateOptions:
     allow_unsafe_code: AllowUnsafeCode = False
     plugins: Plugins = ()
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class NewMethodOptions:
+class NewMethodOptions(Options):
     """The options of `new-method`."""
 
     name: Annotated[str, Option("The name of the method, such as my_idea.", positional=True)]
@@ -276,7 +252,7 @@ class NewMethodOptions:
 
 
 @dataclass(frozen=True)
-class CheckMethodOptions:
+class CheckMethodOptions(Options):
     """The options of `check-method`."""
 
     method: Annotated[str, Option("The method, NAME or NAME:key=value,….", positional=True)]
@@ -286,12 +262,9 @@ class CheckMethodOptions:
     roles: Roles = field(default_factory=dict)
     plugins: Plugins = ()
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class CheckTaskOptions:
+class CheckTaskOptions(Options):
     """The options of `check-task`."""
 
     task: Annotated[str, Option("The task, NAME or NAME:key=value,….", positional=True)]
@@ -301,12 +274,9 @@ class CheckTaskOptions:
     allow_unsafe_code: AllowUnsafeCode = False
     plugins: Plugins = ()
 
-    def __post_init__(self) -> None:
-        settled(self)
-
 
 @dataclass(frozen=True)
-class OverlapOptions:
+class OverlapOptions(Options):
     """The options of `overlap`."""
 
     train: Annotated[
@@ -325,6 +295,3 @@ class OverlapOptions:
         StrPath | None, Option("A file to write the report to as well: FILE.md or FILE.json.")
     ] = None
     plugins: Plugins = ()
-
-    def __post_init__(self) -> None:
-        settled(self)

@@ -143,20 +143,22 @@ def _is_union(annotation: Any) -> bool:
     return get_origin(annotation) in (Union, types.UnionType)
 
 
-def settled(options: Any) -> None:
-    """Convert paths and lists of a frozen options object; call it from `__post_init__`.
+class Options:
+    """The base of options classes: converts paths and lists, as callers give them.
 
     A single string where a list belongs becomes a list of one: `methods="cllm"` means that method.
     """
-    for each in declared(type(options)):
-        value = getattr(options, each.name)
-        if each.kind in (Kind.TEXTS, Kind.PATHS):
-            value = (value,) if isinstance(value, str | Path) else tuple(value)
-        if each.kind is Kind.PATHS:
-            value = tuple(map(Path, value))
-        if each.kind is Kind.PATH and value is not None:
-            value = Path(value)
-        object.__setattr__(options, each.name, value)
+
+    def __post_init__(self) -> None:
+        for each in declared(type(self)):
+            value = getattr(self, each.name)
+            if each.kind in (Kind.TEXTS, Kind.PATHS):
+                value = (value,) if isinstance(value, str | Path) else tuple(value)
+            if each.kind is Kind.PATHS:
+                value = tuple(map(Path, value))
+            if each.kind is Kind.PATH and value is not None:
+                value = Path(value)
+            object.__setattr__(self, each.name, value)
 
 
 def read_config(file: Path, options: type[Any]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import pytest
 from cllm_bench.core.options import (
     Kind,
     Option,
+    Options,
     StrPath,
     build_options,
     declared,
     read_config,
-    settled,
     takes,
     write_config,
 )
@@ -23,7 +23,7 @@ from cllm_bench.errors import UserError
 
 
 @dataclass(frozen=True)
-class Some:
+class Some(Options):
     name: Annotated[str, Option("The name. It is short.", positional=True)]
     words: Annotated[Sequence[str], Option("Some words.", "--word")]
     _: KW_ONLY
@@ -36,9 +36,6 @@ class Some:
     share: Annotated[float, Option("A share.")] = 0.5
     on: Annotated[bool, Option("A switch.")] = True
     heard: Annotated[object, Option("A callback.", python_only=True)] = None
-
-    def __post_init__(self):
-        settled(self)
 
 
 WHOLE = Some(
