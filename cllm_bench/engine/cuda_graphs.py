@@ -82,6 +82,10 @@ class Captures:
         self.replays = 0
         self._capture = capture or _CudaCapture()
 
+    def totals(self) -> dict[str, float]:
+        """Return graphs and seconds, to be stored."""
+        return {"count": self.count, "seconds": self.seconds}
+
     def capture(self, run: Run) -> Run:
         """Capture a function."""
         start = time.perf_counter()

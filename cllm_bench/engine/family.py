@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family_file import FamilyDescription, describe_family
 from cllm_bench.engine.passes import PassLog
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class ModelFamily:
 
     @cached_property
     def _models(self) -> dict[str, PreTrainedModel]:
+        return {}
+
+    @cached_property
+    def engines(self) -> dict[str, EngineChoice]:
+        """The engines that roles have by now; what is entered before a session is opened holds."""
         return {}
 
     @cached_property
@@ -136,23 +141,43 @@ class ModelFamily:
         Raises:
             UserError: As for `model`, or the engine is to fuse layers, and it can fuse none.
         """
+        return self._open(role, self.engine(role).engine)
+
+    def engine(self, role: str) -> EngineChoice:
+        """Return the engine of a role's passes: the user's choice, or the fastest that is right.
+
+        Raises:
+            UserError: As for `model`.
+        """
+        if role not in self.engines:
+            from cllm_bench.engine.clock import device_clock
+            from cllm_bench.engine.selection import fastest_engine
+
+            if self.runtime.engine == "auto":
+                clock = device_clock(self.runtime.device)
+                found = fastest_engine(partial(self._open, role), clock)
+                self._passes.take()
+            else:
+                found = EngineChoice(engine=self.runtime.engine)
+            self.engines[role] = found
+        return self.engines[role]
+
+    def _open(self, role: str, engine: str) -> Session:
         model = self.model(role)
-        if self.runtime.engine != "eager":
-            from cllm_bench.engine.cuda_graphs import GraphSession
-            from cllm_bench.engine.fused_layers import fused_layers_of
+        if engine == "eager":
+            from cllm_bench.engine.session import Session
 
-            compiled = self.runtime.engine == "compiled"
-            if compiled and not fused_layers_of(model):
-                raise UserError(
-                    f"--engine compiled fuses layers of the Llama kind, and '{role}' "
-                    f"('{self.checkpoint(role).location}') has none; use --engine graph"
-                )
-            return GraphSession(
-                model, self.captures, role=role, passes=self._passes, compiled=compiled
+            return Session(model, role=role, passes=self._passes)
+        from cllm_bench.engine.cuda_graphs import GraphSession
+        from cllm_bench.engine.fused_layers import fused_layers_of
+
+        compiled = engine == "compiled"
+        if compiled and not fused_layers_of(model):
+            raise UserError(
+                f"--engine compiled fuses layers of the Llama kind, and '{role}' "
+                f"('{self.checkpoint(role).location}') has none; use --engine graph"
             )
-        from cllm_bench.engine.session import Session
-
-        return Session(model, role=role, passes=self._passes)
+        return GraphSession(model, self.captures, role=role, passes=self._passes, compiled=compiled)
 
     def part(self, role: str, rows: int, run: Callable[[], Tensor]) -> Callable[[], None]:
         """Let weights that no session runs, such as Medusa heads, count as passes of a run.

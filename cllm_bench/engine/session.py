@@ -120,6 +120,11 @@ class Session:
         self._pending = 0
 
     @property
+    def vocabulary(self) -> int:
+        """The number of token ids that the model knows, V."""
+        return int(self._model.config.get_text_config().vocab_size)
+
+    @property
     def room(self) -> int:
         """The number of positions that are left; a pass cannot have more rows."""
         known = self._positions_known

@@ -103,7 +103,7 @@ class Executor:
             self._warm.add(task)
             self._settle(prompt)
             return False
-        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
+        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.captures.count:
             return False
         self._rounds = 1
         self._release()

@@ -200,6 +200,7 @@ class RunPlan:
             configuration=self.configuration(),
             model=self.family.name,
             runtime=runtime,
+            engines=dict(self.family.engines),
             repeats=self.repeats,
             seed=self.seed,
             sampling=self.sampling,

@@ -54,6 +54,8 @@ class Runner:
         self._plan = plan
         self._listen = listen
         listen("loading the weights", 0, 1)
+        if (stored := ResultFolder.manifest_of(output)) is not None:
+            plan.family.engines.update(stored.engines)  # a run goes on with what it began with
         self._clock = device_clock(plan.family.runtime.device)
         self._watch = MachineWatch(plan.family.runtime.device)
         self._executor = Executor(plan, self._clock)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from cllm_bench.engine.runtime import EngineChoice
 from cllm_bench.machine.environment import GitState
 from cllm_bench.report.columns import Line, Run, method
 from cllm_bench.report.numbers import ratio, share
@@ -268,10 +269,25 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"model {manifest.model}; questions {sources}",
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
+        *engines(manifest.engines),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
         f"methods in balanced order; {_sampling(manifest)}; seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
+
+
+def engines(chosen: Mapping[str, EngineChoice]) -> Iterator[str]:
+    """Say which engine was found the fastest for which role, and by what."""
+    for role, choice in chosen.items():
+        if choice.milliseconds:
+            times = ", ".join(f"{name} {took:.3g}" for name, took in choice.milliseconds.items())
+            refused = "".join(
+                f"; {name} cannot be used ({reason})" for name, reason in choice.refused.items()
+            )
+            yield (
+                f"engine of {role}: {choice.engine}, the fastest that passed a self-check "
+                f"(ms for a pass of one row: {times}{refused})"
+            )
 
 
 def _sampling(manifest: Manifest) -> str:

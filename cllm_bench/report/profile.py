@@ -5,14 +5,15 @@ Figures are measured by `measurement/profile.py`; here they become Markdown. No 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
+from cllm_bench.report.notes import engines
 from cllm_bench.results.schema import to_json
 
 # Tokens that a method may settle in a pass, for the table of what that would gain.
@@ -69,9 +70,11 @@ class ProfileManifest(Environment):
 
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
+        engines: The engine of the role's passes, and how it was found.
     """
 
     runtime: Runtime
+    engines: Mapping[str, EngineChoice] = field(default_factory=dict)
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -176,6 +179,7 @@ def _conditions(manifest: ProfileManifest) -> str:
                 f"{name} {getattr(runtime, name)}"
                 for name in ("dtype", "attention", "engine", "threads")
             ),
+            *(f"- {line}" for line in engines(manifest.engines)),
             f"- {versions}; {manifest.created}",
         ]
     )

@@ -203,6 +203,15 @@ class ResultFolder(_Folder[Manifest]):
         folder.attempt = folder._next_attempt() - 1
         return folder
 
+    @staticmethod
+    def manifest_of(path: Path) -> Manifest | None:
+        """Return the manifest of a run that was begun, or None where none was.
+
+        Raises:
+            UserError: It is damaged or of a later version, or it is an ablation's.
+        """
+        return _run_manifest(path) if (path / MANIFEST).is_file() else None
+
     @classmethod
     def claim(cls, path: Path) -> Self:
         """Load a folder to append what judges say of its rows, whatever the run's configuration.
