@@ -106,17 +106,23 @@ class _CudaCapture:
         if self._stream is None:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
+            # A pool whose last graph has gone cannot be used again: this one stays.
+            self._keeper = self._graph(lambda: torch.zeros(1, device="cuda"))
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UP):
                 run()
         current.wait_stream(self._stream)
+        graph = self._graph(run)
+        torch.cuda.synchronize()
+        return graph.replay
+
+    def _graph(self, run: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             run()
-        torch.cuda.synchronize()
-        return graph.replay
+        return graph
 
 
 class Mailbox:
