@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPastAndCrossAttentions,
+)
+from transformers.utils import ModelOutput
 
 from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.fused_layers import FusedLayer, fused_layers_of, layers_of
@@ -74,6 +78,11 @@ class LeanBody:
         self._scale = float(getattr(body, "embedding_multiplier", 1.0))
         self._places = getattr(body, "wpe", None)  # learned positions
         self._rotary = getattr(body, "rotary_emb", None)
+        # The head of GPT-2 asks for attentions that there are none of.
+        learned = self._places is not None
+        self._output: type[ModelOutput] = (
+            BaseModelOutputWithPastAndCrossAttentions if learned else BaseModelOutputWithPast
+        )
         self._kinds = self._kinds_of(body.config, len(layers))
         self._layers = list(zip(layers, self._kinds, strict=True))
         self._cache_argument = cache_argument
@@ -93,7 +102,7 @@ class LeanBody:
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         **options: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> ModelOutput:
         """Return the states behind the last norm, (1, T, H), and the cache."""
         cache = options.get(self._cache_argument)
         wanted = [name for name, value in options.items() if value is not None]
@@ -121,9 +130,7 @@ class LeanBody:
         angles = self._angles(states, position_ids)
         for layer, kind in self._layers:
             states = layer.run(states, attention_mask, cache, angles[kind])
-        return BaseModelOutputWithPast(
-            last_hidden_state=self._norm(states), **{self._cache_argument: cache}
-        )
+        return self._output(last_hidden_state=self._norm(states), **{self._cache_argument: cache})
 
     def _angles(
         self,

@@ -49,7 +49,14 @@ _ATTENTION = ("self_attn", "attention", "attn")
 _QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",))
 _OUT = ("o_proj", "dense", "c_proj")
 _HEAD_NORMS = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
-_UP = (("gate_proj", "up_proj"), ("gate_up_proj",), ("dense_h_to_4h",), ("c_fc",), ("fc1",))
+_UP = (
+    ("gate_proj", "up_proj"),
+    ("gate_up_proj",),
+    ("dense_h_to_4h",),
+    ("c_fc",),
+    ("fc1",),
+    ("up_proj",),
+)
 _DOWN = ("down_proj", "dense_4h_to_h", "c_proj", "fc2")
 _ACTIVATION = ("act_fn", "activation_fn", "act")
 # Norms by their names: before and behind the attention, before and behind the MLP. What stands
@@ -272,9 +279,7 @@ def _is_plain(layer: nn.Module) -> bool:
         and not any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
         and len({(weight.device, weight.dtype) for weight in layer.parameters()}) == 1
         and not any(weight.is_meta for weight in layer.parameters())
-        and all(
-            _kernel_of(m) in ALL_ATTENTION_FUNCTIONS for m in inner if hasattr(m, "layer_idx")
-        )
+        and all(_kernel_of(m) in ALL_ATTENTION_FUNCTIONS for m in inner if hasattr(m, "layer_idx"))
     )
 
 
@@ -491,25 +496,25 @@ def _norm_heads(
     using: _Before,
 ) -> Tensor:
     """Return queries and keys, normed: (B, T, heads · head size)."""
-    sizes = (using.queries * using.head, using.keys * using.head)
-    (formula, first), (other, second) = using.norms
-    (shape, *weights), (other_shape, *other_weights) = first, second
+    turning, (queries, keys) = using.queries * using.head, using.norms
+    (formula, (shape, *first)), (other, (other_shape, *second)) = queries, keys
     if formula is other and formula in BROADCAST and shape == other_shape:
-        # One norm for both, of groups of a size, each with the weight of its kind.
-        (size,) = shape
-        weight = torch.cat(
-            [
-                each[0].expand(width // size, size)
-                for each, width in zip((weights, other_weights), sizes, strict=True)
-            ]
-        )
-        groups = mixed.unflatten(-1, (-1, size))
-        return formula(groups, shape, weight, *weights[1:]).flatten(-2)
+        # One norm of both, in groups of one size, each with the weight of its kind.
+        groups = _grouped(mixed, *shape)
+        counts = (turning // groups.shape[-1], (mixed.shape[-1] - turning) // groups.shape[-1])
+        weights = [
+            each[0].expand(count, -1) for each, count in zip((first, second), counts, strict=True)
+        ]
+        return formula(groups, shape, torch.cat(weights), *first[1:]).flatten(-2)
     parts = [
-        _normed(part.unflatten(-1, (-1, *given[0])), (each, given)).flatten(-2)
-        for part, (each, given) in zip(mixed.split(sizes, -1), using.norms, strict=True)
+        _normed(_grouped(part, *norm[1][0]), norm).flatten(-2)
+        for part, norm in ((mixed[..., :turning], queries), (mixed[..., turning:], keys))
     ]
     return torch.cat(parts, -1)
+
+
+def _grouped(mixed: Tensor, size: int) -> Tensor:  # (…, groups, size)
+    return mixed.view(*mixed.shape[:-1], -1, size)
 
 
 def _sum(states: Tensor, added: Tensor, scale: float) -> Tensor:

@@ -81,9 +81,8 @@ def _alike(module: nn.Module) -> Iterator[nn.RMSNorm]:
 def _agrees(module: nn.Module, fused: nn.RMSNorm) -> bool:
     """Compare on random states and weights: others may be loaded later, and ones tell little."""
     own, other = deepcopy(module), deepcopy(fused)
-    weight = nn.Parameter(torch.empty(own.weight.shape, device=own.weight.device))
-    weight.uniform_(0.5, 2.0, generator=torch.Generator(weight.device).manual_seed(0))
-    own.weight = other.weight = nn.Parameter(weight.to(fused.weight.dtype))
+    weight = torch.rand(fused.weight.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    own.weight = other.weight = nn.Parameter(weight.to(fused.weight))
     return all(_same(own, other, rows) for rows in _ROWS)
 
 

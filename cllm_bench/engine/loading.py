@@ -25,12 +25,15 @@ from cllm_bench.core.files import reading
 from cllm_bench.engine import attention
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.fusion import fuse
+from cllm_bench.engine.positions import attention_window, forgetful_layers
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
 
 # Any of them is a tokenizer; a checkpoint may lack one and use its target's.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+
+_WITH_SINKS = ("gpt_oss",)  # by the type of the model
 
 # The harness says what it loads, and refuses what is not whole; transformers' own bars and
 # warnings would write into its display.
@@ -45,14 +48,21 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     Raises:
         UserError: As for `load_weights`, or its cache cannot roll back.
     """
-    model = load_weights(checkpoint, runtime).eval()
+    model = load_weights(checkpoint, runtime, windows=True).eval()
     with _room(checkpoint, runtime):
         refuse_behaviour(fuse(model), checkpoint.location)
     return model
 
 
-def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+def load_weights(
+    checkpoint: Checkpoint, runtime: Runtime, *, windows: bool = False
+) -> PreTrainedModel:
     """Load a causal model as transformers has it, to be trained.
+
+    Args:
+        checkpoint: Where the weights are.
+        runtime: Device, precision and kernel.
+        windows: Whether a model with a sliding window is taken, because no sequence will leave it.
 
     Raises:
         UserError: There is no such checkpoint, it is not whole, its cache cannot roll back, or it
@@ -62,6 +72,9 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(**where)
         refuse_config(config, checkpoint.location)
+        refuse_kernel(config, runtime.attention, checkpoint.location)
+        if not windows:
+            refuse_window(config, checkpoint.location)
         model, report = AutoModelForCausalLM.from_pretrained(
             **where,
             config=config,
@@ -192,18 +205,46 @@ def refuse_config(config: PreTrainedConfig, name: str) -> None:
     Raises:
         UserError: It can not, and why.
     """
-    text = config.get_text_config()
     reason = None
     if getattr(config, "is_encoder_decoder", False):
         reason = "it is an encoder-decoder model"
-    kinds = set(getattr(text, "layer_types", None) or ())
-    other = sorted(kinds - {"full_attention"})
+    other = forgetful_layers(config)
     if other:
         reason = f"it has layers of kind {', '.join(other)}, which forget what a rollback needs"
-    elif not kinds and getattr(text, "sliding_window", None):
-        reason = "its sliding-window attention forgets what a rollback needs"
     if reason:
         raise UserError(f"'{name}' cannot be measured here: {reason}")
+
+
+def refuse_window(config: PreTrainedConfig, name: str) -> None:
+    """Refuse to train a model with a sliding window: sequences of a training may leave it.
+
+    Raises:
+        UserError: It has one.
+    """
+    window = attention_window(config)
+    if window is not None:
+        raise UserError(
+            f"'{name}' cannot be trained here: its attention has a window of {window:,} tokens, "
+            "which the masks of a training do not know"
+        )
+
+
+def refuse_kernel(config: PreTrainedConfig, kernel: str, name: str) -> None:
+    """Refuse a kernel that leaves out what a model's attention does beside the usual.
+
+    Raises:
+        UserError: Scores are capped, or some go to sinks: only transformers' own kernel does that.
+    """
+    text = config.get_text_config()
+    cap = getattr(text, "attn_logit_softcapping", None)
+    reason = f"caps its attention scores at {cap:g}" if cap is not None else None
+    if text.model_type in _WITH_SINKS:
+        reason = "has attention sinks"
+    if reason and kernel != "eager":
+        raise UserError(
+            f"'{name}' {reason}, which the kernel '{kernel}' does not know; run it with "
+            "--attention eager"
+        )
 
 
 @torch.inference_mode()

@@ -10,12 +10,11 @@ from cllm_bench.engine.fused_layers import fuse_layers, fused_layers_of
 from cllm_bench.engine.fusion import fuse, fuse_norms, shorten_lookups
 from cllm_bench.engine.session import Session, cache_argument
 
-
 LAYER_NORMS = ("gpt2", "gpt-neox", "gpt-neox-sequential", "phi", "starcoder2", "stablelm")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", (*KINDS, *FURTHER))
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER])
 def test_norms_leave_logits_the_same_to_the_last_bit(kind, dtype, prompts):
     model, prompts = trained(kind, dtype), prompts[::3]
     with torch.inference_mode():
@@ -27,7 +26,7 @@ def test_norms_leave_logits_the_same_to_the_last_bit(kind, dtype, prompts):
     assert bool(swapped) is (kind not in LAYER_NORMS)
 
 
-@pytest.mark.parametrize("kind", (*KINDS, *FURTHER, *UNFUSED))
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER, *UNFUSED])
 @torch.no_grad()
 def test_layers_leave_logits_the_same_up_to_rounding(kind, prompts):
     model = trained(kind)
@@ -47,7 +46,7 @@ def test_layers_leave_logits_the_same_up_to_rounding(kind, prompts):
 def trained(kind, dtype=torch.float32, seed=0, **changes):
     """A model whose norms and biases are not what every model begins with."""
     model = tiny_model(kind, seed=seed, **changes)
-    for name, weight in model.named_parameters():
+    for weight in model.parameters():
         if weight.dim() == 1:
             nn.init.uniform_(weight, 0.5, 2.0)
     return model.to(dtype)
@@ -95,7 +94,7 @@ def is_fused(model):
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "plain"])
-@pytest.mark.parametrize("kind", (*KINDS, *FURTHER))
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER])
 def test_a_fused_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, prompts):
     register()
     models = [tiny_model(kind, attn_implementation=kernel) for _ in range(2)]
