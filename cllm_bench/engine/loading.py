@@ -33,8 +33,6 @@ from cllm_bench.errors import UserError
 # Any of them is a tokenizer; a checkpoint may lack one and use its target's.
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
-_WITH_SINKS = ("gpt_oss",)  # by the type of the model
-
 # The harness says what it loads, and refuses what is not whole; transformers' own bars and
 # warnings would write into its display.
 disable_progress_bar()
@@ -86,6 +84,9 @@ def load_weights(
         raise
     except Exception as error:  # a damaged file may raise anything
         raise _cannot_load("model", checkpoint, error) from None
+    sinks = any(name.endswith("sinks") for name, _ in model.named_parameters())
+    if sinks and runtime.attention != "eager":
+        raise _kernel_lacks(checkpoint.location, "has attention sinks", runtime.attention)
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
@@ -233,18 +234,17 @@ def refuse_kernel(config: PreTrainedConfig, kernel: str, name: str) -> None:
     """Refuse a kernel that leaves out what a model's attention does beside the usual.
 
     Raises:
-        UserError: Scores are capped, or some go to sinks: only transformers' own kernel does that.
+        UserError: Scores are capped, which only transformers' own kernel does.
     """
-    text = config.get_text_config()
-    cap = getattr(text, "attn_logit_softcapping", None)
-    reason = f"caps its attention scores at {cap:g}" if cap is not None else None
-    if text.model_type in _WITH_SINKS:
-        reason = "has attention sinks"
-    if reason and kernel != "eager":
-        raise UserError(
-            f"'{name}' {reason}, which the kernel '{kernel}' does not know; run it with "
-            "--attention eager"
-        )
+    cap = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if cap is not None and kernel != "eager":
+        raise _kernel_lacks(name, f"caps its attention scores at {cap:g}", kernel)
+
+
+def _kernel_lacks(name: str, what: str, kernel: str) -> UserError:
+    return UserError(
+        f"'{name}' {what}, which the kernel '{kernel}' does not know; run it with --attention eager"
+    )
 
 
 @torch.inference_mode()
