@@ -55,6 +55,7 @@ def tiny_config(kind: str, **changes):
         "stablelm": ("StableLm", grouped | {"qk_layernorm": False}),
         "gpt-neox-sequential": ("GPTNeoX", shape | {"use_parallel_residual": False}),
         "cohere": ("Cohere", grouped),
+        "gpt-oss": ("GptOss", sized | {"num_local_experts": 2, "num_experts_per_tok": 1}),
     }
     family, settings = own[kind]
     return getattr(transformers, f"{family}Config")(**common | settings | changes)
