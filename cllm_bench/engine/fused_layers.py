@@ -77,7 +77,8 @@ _UNUSED = ("position_ids", "use_cache", "encoder_hidden_states", "encoder_attent
 _ROWS = (1, 2, 16)
 # Of the largest value that a layer adds, for a difference: norms compute in float32.
 _TOLERANCE = 1e-4
-_WIDTH = 6.0  # of what a product of normed states gives, in standard deviations: see `_trial_copy`
+_WIDTH = 6.0  # of what a product of normed states gives, in standard deviations: see `_Trial`
+_NUMBERS = 1_000_003
 # Variants of one function that torch.compile may make: a model has two, one of them for one row.
 _VARIANTS = 64
 
@@ -146,7 +147,7 @@ def fuse_layers(model: PreTrainedModel) -> int:
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     """Return the decoder layers of a model, none where they are not where most models have them."""
-    body = model.base_model
+    body = model.get_decoder()  # of a model that also sees, its text part
     found = next((getattr(body, name) for name in ("layers", "h") if hasattr(body, name)), None)
     return list(found) if isinstance(found, nn.ModuleList) else []
 
@@ -573,17 +574,15 @@ class _Trial:
 
     def __init__(self, layer: nn.Module, parts: LayerParts) -> None:
         self._names = {id(module): name for name, module in layer.named_modules()}
-        self._copy = copy = deepcopy(layer).double()
-        self._like = next(copy.parameters())
         self._size = _width(parts.qkv[0])[0]
+        drawn: dict[int, Any] = {
+            id(weight): _random_like(weight, self._size, seed)
+            for seed, weight in enumerate(layer.parameters())
+        }
+        self._copy = deepcopy(layer, drawn).double()  # without a copy of the layer's own weights
+        self._like = next(self._copy.parameters())
         self._angles = _rotary_width(parts) // 2
         self._order = inspect.signature(layer.forward).parameters
-        generator = torch.Generator(self._like.device).manual_seed(0)
-        for weight in copy.parameters():
-            if weight.dim() == 1:
-                weight.uniform_(0.5, 2.0, generator=generator)
-            else:
-                weight.normal_(std=_WIDTH * self._size**-0.5, generator=generator)
         self._expected: list[tuple[dict[str, Any], Any]] = []
 
     def agrees(self, parts: LayerParts) -> bool:
@@ -641,6 +640,28 @@ class _Trial:
             return False
         added = expected - states
         return bool((added - (found - states)).abs().max() <= _TOLERANCE * added.abs().max())
+
+
+def _random_like(weight: Tensor, width: int, seed: int) -> nn.Parameter:
+    """Return weights in the place of a product's, or of a norm's or a bias.
+
+    Numbers beyond a million repeat the first ones: to draw all of them would take longer than to
+    load a large model. Their number is prime, so that rows differ.
+    """
+    found = torch.empty_like(weight, dtype=torch.float64, memory_format=torch.contiguous_format)
+    numbers = found.view(-1)
+    first = numbers[:_NUMBERS]
+    generator = torch.Generator(weight.device).manual_seed(seed)
+    if weight.dim() == 1:
+        first.uniform_(0.5, 2.0, generator=generator)
+    else:
+        first.normal_(std=_WIDTH * width**-0.5, generator=generator)
+    done = len(first)
+    while done < len(numbers):
+        more = min(done, len(numbers) - done)
+        numbers[done : done + more] = numbers[:more]
+        done += more
+    return nn.Parameter(found, requires_grad=False)
 
 
 _CASES = [(1, False), (2, False), (16, False), (16, True)]

@@ -62,7 +62,7 @@ class Session:
         self._passes = passes or PassLog()
         self.device = model.device
         self._positions_known = positions(model.config)
-        self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
+        self._cache = PreallocatedCache(model.config.get_text_config().num_hidden_layers, capacity)
         self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _Masks(model.device, model.dtype)
         self._positions = torch.arange(capacity, device=model.device)[None]

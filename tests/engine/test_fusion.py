@@ -101,7 +101,8 @@ def test_a_fused_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, promp
     for model in models:
         fuse_norms(model)
         fuse_layers(model)
-    assert fuse_body(models[1]) is is_fused(models[1]) is True
+    fused = fuse_body(models[1])
+    assert fused is is_fused(models[1]) is (kind != "gemma3-seeing")  # it has a body inside a body
     assert not is_fused(models[0])
     one, other = map(Session, models)
     tree = torch.tensor([[True, False, False], [True, True, False], [True, False, True]])

@@ -57,6 +57,20 @@ def tiny_config(kind: str, **changes):
         "cohere": ("Cohere", grouped),
         "gpt-oss": ("GptOss", sized | {"num_local_experts": 2, "num_experts_per_tok": 1}),
     }
+    if kind == "gemma3-seeing":  # its text part is a model inside a model
+        return transformers.Gemma3Config(
+            text_config=common | sized | mixed | {"query_pre_attn_scalar": 8} | changes,
+            vision_config={
+                "hidden_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "intermediate_size": 16,
+                "image_size": 28,
+                "patch_size": 14,
+            },
+            mm_tokens_per_image=4,
+            **common,
+        )
     family, settings = own[kind]
     return getattr(transformers, f"{family}Config")(**common | settings | changes)
 
@@ -76,6 +90,7 @@ FURTHER = (
     "phi",
     "stablelm",
     "gpt-neox-sequential",
+    "gemma3-seeing",
 )
 # Kinds that run with their own layers.
 UNFUSED = ("cohere",)

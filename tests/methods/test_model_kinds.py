@@ -22,7 +22,7 @@ from cllm_bench_methods.prompt_lookup import PromptLookup, PromptLookupDecoder
 
 LIMIT = 14
 EAGER = ("gemma2",)  # caps its scores, which no other kernel does
-WINDOWED = ("mistral", "gemma2", "gemma3", "starcoder2")
+WINDOWED = ("mistral", "gemma2", "gemma3", "gemma3-seeing", "starcoder2")
 KINDS = (*FURTHER, *UNFUSED, *EAGER)
 
 
