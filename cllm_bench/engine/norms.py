@@ -9,8 +9,8 @@ states, and in what they multiply by:
     Gemma                          round((1 + weight) · x̂)
 
 In float32 the first two are one, and one operation of torch computes it; in lower precision that
-operation rounds once. `fusion.fuse_norms` takes the first kind below that equals a model's own norm
-to the last bit.
+operation rounds once, and has to be told to compute in float32. `fusion.fuse_norms` takes the first
+kind below that equals a model's own norm to the last bit on the device at hand.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ def _unit(states: Tensor, epsilon: float) -> Tensor:
 
 def _rounded(states: Tensor, _: Any, weight: Tensor, epsilon: float) -> Tensor:
     return weight * _unit(states, epsilon).to(states.dtype)
+
+
+def _rounded_at_once(states: Tensor, shape: Any, weight: Tensor, epsilon: float) -> Tensor:
+    return weight * rms_norm(states.float(), shape, None, epsilon).to(states.dtype)
 
 
 def _wide(states: Tensor, _: Any, weight: Tensor, epsilon: float) -> Tensor:
@@ -63,6 +67,12 @@ class RoundedRMSNorm(_RMSNorm):
     formula = _rounded
 
 
+class FastRoundedRMSNorm(_RMSNorm):
+    """Rounds as `RoundedRMSNorm` does, around torch's operation in float32."""
+
+    formula = _rounded_at_once
+
+
 class WideRMSNorm(_RMSNorm):
     """Multiplies by its weight in float32."""
 
@@ -85,6 +95,7 @@ class FastOffsetRMSNorm(_RMSNorm):
 RMS_NORMS: tuple[type[nn.RMSNorm], ...] = (
     nn.RMSNorm,
     FastOffsetRMSNorm,
+    FastRoundedRMSNorm,
     RoundedRMSNorm,
     WideRMSNorm,
     OffsetRMSNorm,
@@ -94,12 +105,13 @@ FORMULAS: Mapping[type[nn.Module], Formula] = {
     nn.LayerNorm: layer_norm,
     nn.RMSNorm: rms_norm,
     FastOffsetRMSNorm: _offset_at_once,
+    FastRoundedRMSNorm: _rounded_at_once,
     RoundedRMSNorm: _rounded,
     WideRMSNorm: _wide,
     OffsetRMSNorm: _offset,
 }
 # Formulas that take weights of other shapes too: (groups, n) for states of (…, groups, n).
-BROADCAST = frozenset({_rounded, _wide, _offset})
+BROADCAST = frozenset({_rounded_at_once, _rounded, _wide, _offset})
 
 
 def details(norm: Any) -> tuple[Any, ...]:
