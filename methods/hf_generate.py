@@ -90,7 +90,7 @@ def _weights(family: ModelFamily, role: str) -> PreTrainedModel:
 
     from cllm_bench.engine.loading import load_weights
 
-    model = load_weights(family.checkpoint(role), family.runtime).eval()
+    model = load_weights(family.checkpoint(role), family.runtime, windows=True).eval()
     # A checkpoint may bring settings of its own (top-k, penalties) that would fill every gap.
     model.generation_config = GenerationConfig()
     return model

@@ -202,7 +202,6 @@ class GraphSession(Session):
         # L, as the newest captured pass knows it, and what the host believes it to be.
         self._begin = torch.zeros((), dtype=torch.long, device=self.device)
         self._begin_known: int | None = None
-        self._last = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def program(
         self, body: Body, *, rows: int, results: int, state: Sequence[Tensor] = ()
@@ -283,8 +282,8 @@ class GraphSession(Session):
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=self.device)
         mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min)[None, None]
         positions = depth + begin
-        if self._last is not None:
-            positions = positions.clamp(max=self._last - 1)  # padding rows may stand behind it
+        if self._positions_known is not None:  # padding rows may stand behind the last one
+            positions = positions.clamp(max=self._positions_known - 1)
         slots = torch.arange(rows, device=self.device) + begin
         fused = compiled_layers(self._model) if self._compiled else nullcontext()
         states = last_states(self._model, wanted=hidden)

@@ -231,6 +231,21 @@ class ModelFamily:
 
         return int(load_config(self.checkpoint(role)).get_text_config().vocab_size)
 
+    def window(self, role: str) -> int | None:
+        """Return how far back the attention of a role sees, where not to the first token.
+
+        Tells it without loading weights; in tokens, which no sequence here exceeds.
+        """
+        from cllm_bench.engine.loading import load_config
+        from cllm_bench.engine.positions import attention_window
+
+        return attention_window(load_config(self.checkpoint(role)))
+
+    @property
+    def loaded(self) -> Mapping[str, PreTrainedModel]:
+        """The models that are loaded by now, by role."""
+        return self._models
+
     def parameters(self, role: str) -> int:
         """Return the number of parameters of a role, tied ones once."""
         return sum(parameter.numel() for parameter in self.model(role).parameters())

@@ -48,6 +48,7 @@ def measure(
         UserError: The model has no positions for the shortest context.
     """
     from cllm_bench.engine.clock import device_clock
+    from cllm_bench.engine.fused_layers import fused_layers_of
     from cllm_bench.engine.pass_timing import time_passes, time_prefill
     from cllm_bench.machine.roofline import cache_bytes, copy_bandwidth, weight_bytes
 
@@ -78,6 +79,8 @@ def measure(
         weight_bytes(model),
         cache_bytes(model),
         copy_bandwidth(family.runtime.device),
+        layers=int(model.config.get_text_config().num_hidden_layers),
+        fused_layers=len(fused_layers_of(model)),
     )
 
 

@@ -62,7 +62,7 @@ class Runner:
         self._texts = Texts(plan)
         self._prompts = Prompts(plan)
         for each in plan.tasks:
-            self._prompts.longest(each)  # a prompt that cannot be made is told before the folder
+            self._prompts.refuse_too_long(each)  # told before there is a folder
         extra = self._executor.extra_parameters()
         self.folder = ResultFolder.open(output, plan.manifest(extra))
         self._stored = {row.key: row for row in self.folder.rows}

@@ -270,6 +270,7 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         *engines(manifest.engines),
+        *_layers(manifest),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
         f"methods in balanced order; {_sampling(manifest)}; seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
@@ -288,6 +289,17 @@ def engines(chosen: Mapping[str, EngineChoice]) -> Iterator[str]:
                 f"engine of {role}: {choice.engine}, the fastest that passed a self-check "
                 f"(ms for a pass of one row: {times}{refused})"
             )
+
+
+def _layers(manifest: Manifest) -> Iterator[str]:
+    """Say how many layers run fused, and where an attention window ends a sequence."""
+    found = manifest.checkpoints
+    if not found:
+        return
+    fused = ", ".join(f"{role} {e.fused_layers} of {e.layers}" for role, e in found.items())
+    windows = ", ".join(f"{role} {e.window:,}" for role, e in found.items() if e.window)
+    ends = f"; attention windows, which no sequence leaves: {windows} tokens" if windows else ""
+    yield f"fused layers: {fused}{ends}"
 
 
 def _sampling(manifest: Manifest) -> str:

@@ -35,6 +35,8 @@ class Profile:
         weight_bytes: Weights that a pass reads.
         cache_bytes_per_token: Keys and values that a pass reads of each committed token.
         copy_bandwidth: Bytes a second of a large copy; None where there was no room for one.
+        layers: Decoder layers; None in earlier versions.
+        fused_layers: Those that run as fewer and larger operations; None in earlier versions.
     """
 
     model: str
@@ -47,6 +49,8 @@ class Profile:
     weight_bytes: int
     cache_bytes_per_token: int
     copy_bandwidth: float | None
+    layers: int | None = None
+    fused_layers: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
@@ -126,7 +130,7 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
         f"Autoregressive decoding spends {formats.share(profile.outside)} of its time outside the "
         "forward passes.",
         "## Conditions",
-        _conditions(manifest),
+        _conditions(profile, manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -169,7 +173,7 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _conditions(manifest: ProfileManifest) -> str:
+def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
     machine, runtime = manifest.machine, manifest.runtime
     versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
@@ -180,6 +184,13 @@ def _conditions(manifest: ProfileManifest) -> str:
                 for name in ("dtype", "attention", "engine", "threads")
             ),
             *(f"- {line}" for line in engines(manifest.engines)),
+            *_layers(profile),
             f"- {versions}; {manifest.created}",
         ]
     )
+
+
+def _layers(profile: Profile) -> list[str]:
+    if profile.layers is None:
+        return []
+    return [f"- fused layers: {profile.role} {profile.fused_layers} of {profile.layers}"]

@@ -47,6 +47,23 @@ class MethodEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointEntry:
+    """The weights of a role, as passes run them.
+
+    Attributes:
+        layers: Decoder layers.
+        fused_layers: Those that run as fewer and larger operations; the others run as transformers
+            has them.
+        window: Tokens that the layers with the shortest attention window see, and the most that a
+            sequence of the run may have; null where all layers see every token.
+    """
+
+    layers: int
+    fused_layers: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskEntry:
     """A task of a run.
 
@@ -127,6 +144,7 @@ class Manifest(_Stored):
         baseline: Label of the method that all others are compared with.
         copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
             bytes both counted; null where it was not measured.
+        checkpoints: The weights that sessions ran, by role; empty in earlier versions.
         cells: The methods, the baseline first.
         tasks: The tasks, in the order in which they were asked.
     """
@@ -140,6 +158,7 @@ class Manifest(_Stored):
     sandbox: Mapping[str, Any] | None = None
     baseline: str
     copy_bandwidth: float | None = None
+    checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
     cells: tuple[MethodEntry, ...]
     tasks: tuple[TaskEntry, ...]
 

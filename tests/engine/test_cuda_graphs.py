@@ -275,8 +275,8 @@ def test_a_run_is_compiled_or_refused(tmp_path):
     runtime = Runtime("cpu", "bfloat16", engine="compiled", threads=1)
     known = find_family(str(write_checkpoint(tmp_path / "llama")), runtime=runtime)
     assert isinstance(known.session("target"), GraphSession)
-    other = find_family(str(write_checkpoint(tmp_path / "gpt2", "gpt2")), runtime=runtime)
-    with pytest.raises(UserError, match=r"'target' .*gpt2'. has none; use --engine graph"):
+    other = find_family(str(write_checkpoint(tmp_path / "cohere", "cohere")), runtime=runtime)
+    with pytest.raises(UserError, match=r"'target' .*cohere'. has none; use --engine graph"):
         other.session("target")
 
 

@@ -20,6 +20,7 @@ from cllm_bench.report.profile import Profile, ProfileManifest
 from cllm_bench.results.judgements import Judgement
 from cllm_bench.results.manifest import (
     AblationManifest,
+    CheckpointEntry,
     Manifest,
     MethodEntry,
     TaskEntry,
@@ -34,7 +35,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "file-formats.md"
 STORED: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Manifest, Machine, GitState, Runtime, EngineChoice, Sampling, MethodEntry, TaskEntry),
+        *(Manifest, Machine, GitState, Runtime, EngineChoice, Sampling, CheckpointEntry),
+        *(MethodEntry, TaskEntry),
         *(Row, Perplexity, Judgement, PassTime, Summary, Verdicts, PerplexityFigures),
         *(JudgeFigures, AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
         *(Profile, ProfileManifest),

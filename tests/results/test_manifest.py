@@ -9,7 +9,7 @@ from synthetic import cell, manifest, task
 from cllm_bench.contracts import Sampling
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.machine.environment import GitState
-from cllm_bench.results.manifest import AblationManifest, Manifest
+from cllm_bench.results.manifest import AblationManifest, CheckpointEntry, Manifest
 from cllm_bench.results.schema import parse
 
 
@@ -21,7 +21,7 @@ def stored(**changes: Any) -> dict[str, Any]:
 def early() -> dict[str, Any]:
     """Return a manifest as the first run that is stored under results/reference has it."""
     found = stored(git="abcdef0123456789")
-    for name in ("schema", "sampling", "sandbox", "copy_bandwidth"):
+    for name in ("schema", "sampling", "sandbox", "copy_bandwidth", "checkpoints"):
         del found[name]
     later = {
         "cells": ("again", "weight_bytes", "cache_bytes_per_token", "extra_parameters"),
@@ -42,6 +42,7 @@ def test_a_manifest_reads_back() -> None:
         sampling=Sampling(0.7, 0.9),
         sandbox={"holds": ["files"], "missing": {}},
         copy_bandwidth=1e10,
+        checkpoints={"target": CheckpointEntry(layers=2, fused_layers=1, window=96)},
     )
     assert parse(Manifest, json.loads(json.dumps(whole.to_json()))) == whole
 
@@ -52,6 +53,7 @@ def test_what_early_manifests_do_not_say() -> None:
     assert found.git == GitState("abcdef0123456789")
     assert found.sampling == Sampling()
     assert found.copy_bandwidth is found.sandbox is None
+    assert found.checkpoints == {}
     (first, _), (only,) = found.cells, found.tasks
     assert first.weight_bytes is first.cache_bytes_per_token is first.extra_parameters is None
     assert not first.again
