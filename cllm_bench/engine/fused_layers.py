@@ -17,7 +17,9 @@ families of transformers come out, docs/models.md lists.
 
 What stands before the attention and what stands behind it are two functions, which torch.compile
 can make fewer kernels of (`compiled_layers`). That pays where a kernel's launch costs nothing and
-its trip through memory does: in a captured graph.
+its trip through memory does: in a captured graph. There the attention consists of products, between
+which scaling, mask and softmax are one kernel: with an explicit mask, torch's fused attention does
+not split the keys over the device, and leaves most of it idle when there are few rows.
 
 It computes what transformers' layer computes, up to the rounding of a product. Names of modules
 only suggest what a layer is: it is replaced where the pass that was composed agrees with its own
@@ -32,8 +34,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
-from functools import cache as once
+from types import FunctionType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +45,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
+from cllm_bench.engine.attention import grouped_attention
 from cllm_bench.engine.norms import BROADCAST, FORMULAS, Formula, details
 
 # What families call the parts of a layer.
@@ -289,10 +293,11 @@ def _kernel_of(attention: Any) -> str:
 
 
 class Parts(NamedTuple):
-    """The two functions of a layer, as they are or compiled."""
+    """The functions of a layer, as they are or compiled."""
 
     before: Callable[..., tuple[Tensor, Tensor, Tensor]]
     behind: Callable[..., Tensor]
+    mix: Callable[..., Tensor] | None = None  # the attention, in place of the kernel `grouped`
 
 
 _Norm = tuple[Formula, tuple[Any, ...]]  # and its details: shape, weights, epsilon
@@ -387,16 +392,20 @@ class FusedLayer:
         queries, keys, values = self.parts.before(states, self._before, angles)
         if cache is not None:
             keys, values = cache.update(keys, values, self._attention.layer_idx)
-        seen, _ = self._kernel(
-            self._attention,
-            queries,
-            keys,
-            values,
-            mask,
-            dropout=0.0,
-            scaling=self._scaling,
-            **options,
-        )
+        mix = self.parts.mix
+        if mix is not None and mask is not None and self._kernel is grouped_attention:
+            seen = mix(queries, keys, values, mask, self._scaling)
+        else:
+            seen, _ = self._kernel(
+                self._attention,
+                queries,
+                keys,
+                values,
+                mask,
+                dropout=0.0,
+                scaling=self._scaling,
+                **options,
+            )
         return self.parts.behind(states, seen.reshape(batch, rows, -1), self._behind)
 
 
@@ -425,7 +434,7 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
 
     fused = fused_layers_of(model)
     for found in fused:
-        found.parts = _compiled_parts()
+        found.parts = _compiled_parts(model)
     try:
         with dynamo.patch(recompile_limit=_VARIANTS, fail_on_recompile_limit_hit=True):
             yield
@@ -434,10 +443,29 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
             found.parts = _PLAIN
 
 
-@once
-def _compiled_parts() -> Parts:
-    before, behind = _PLAIN
-    return Parts(torch.compile(before, fullgraph=True), torch.compile(behind, fullgraph=True))
+def _compiled_parts(model: PreTrainedModel) -> Parts:
+    if model not in _COMPILED:
+        number = len(_COMPILED)
+        functions = (_before_attention, _behind_attention, _mixed)
+        _COMPILED[model] = Parts(*(_compiled(each, number) for each in functions))
+    return _COMPILED[model]
+
+
+_COMPILED: WeakKeyDictionary[PreTrainedModel, Parts] = WeakKeyDictionary()
+# So that products of one row, which read each weight once, are generated too: the library's are
+# made for many rows.
+_COMPILING: Mapping[str, Any] = {"options": {"coordinate_descent_tuning": True}}
+
+
+def _compiled(function: Any, number: int) -> Callable[..., Any]:
+    """Compile a function for one model, as a copy under a name of its own.
+
+    torch notes by a function's name and place which sizes change from call to call: a second model
+    of other sizes would make them all variable, and its kernels slow.
+    """
+    code = function.__code__
+    own = FunctionType(code.replace(co_name=f"{code.co_name}_{number}"), function.__globals__)
+    return torch.compile(own, fullgraph=True, **_COMPILING)
 
 
 def _before_attention(
@@ -480,6 +508,22 @@ def _behind_attention(
     else:
         inner = using.activation(products)
     return _sum(residual, _normed(linear(inner, *using.down), using.behind_mlp), using.scale)
+
+
+def _mixed(
+    queries: Tensor,  # (B, heads, T, D)
+    keys: Tensor,  # (B, key heads, L + T, D)
+    values: Tensor,  # (B, key heads, L + T, D)
+    mask: Tensor,  # (B or 1, 1, T, L + T)
+    scaling: float,
+) -> Tensor:
+    """Return what attention gives, (B, T, heads, D); heads of a group are rows of one product."""
+    batch, heads, rows, size = queries.shape
+    groups = queries.reshape(batch, keys.shape[1], -1, size)  # (B, key heads, groups · T, D)
+    products = (groups @ keys.transpose(-1, -2)).float() * scaling
+    apart = products.view(batch, keys.shape[1], -1, rows, keys.shape[2])
+    shares = (apart + mask.unsqueeze(2)).softmax(-1).to(values.dtype)
+    return (shares.view(products.shape) @ values).view(batch, heads, rows, -1).transpose(1, 2)
 
 
 _PLAIN = Parts(_before_attention, _behind_attention)

@@ -25,7 +25,7 @@ def replayed(run):
 @pytest.fixture
 def family(tmp_path, monkeypatch):
     """A family on CUDA, as far as its engines know."""
-    monkeypatch.setattr(fused_layers, "_compiled_parts", lambda: fused_layers._PLAIN)
+    monkeypatch.setattr(fused_layers, "_compiled_parts", lambda _: fused_layers._PLAIN)
     runtime = Runtime("cpu", "float32", engine="auto", threads=1)
     found = find_family(str(write_checkpoint(tmp_path / "llama")), runtime=runtime)
     found.captures = Captures(replayed)
