@@ -33,9 +33,14 @@ def expected_ties(samples: Mapping[str, Sequence[Row]], flips: Mapping[str, floa
 
 
 def _rate(row: Row, flips: Mapping[str, float]) -> float | None:
-    """Return the mean share of the reply's passes; None where they are unknown."""
+    """Return the mean share of the reply's passes; None where they are unknown.
+
+    Passes over one row are the baseline's, but for the cache that passes over several wrote.
+    """
     passes = {parse_shape(text): count for text, count in row.pass_shapes.items()}
     own = {shape: count for shape, count in passes.items() if shape.role == row.checkpoint}
+    if own and all(shape.rows == 1 for shape in own):
+        return 0.0
     shares = {shape: _nearest(shape.rows, shape.tree, flips) for shape in own}
     if not own or None in shares.values():
         return None
@@ -44,8 +49,6 @@ def _rate(row: Row, flips: Mapping[str, float]) -> float | None:
 
 def _nearest(rows: int, tree: bool, flips: Mapping[str, float]) -> float | None:
     """Return the share that was measured for a pass of the most similar size, of its kind."""
-    if rows == 1:
-        return 0.0  # as the baseline's
     alike = {
         int(shape.removesuffix("t")): share
         for shape, share in flips.items()
