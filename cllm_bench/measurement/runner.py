@@ -107,7 +107,7 @@ class Runner:
 
     def _measure_rounding(self, task: TaskPlan, specs: Sequence[MethodSpec]) -> None:
         """Measure how far rounding moves the checkpoints' choices, once a folder."""
-        for role in dict.fromkeys(spec.checkpoint for spec in specs):
+        for role in dict.fromkeys(spec.checkpoint for spec in self._plan.specs if spec in specs):
             if (task.label, role) not in self.folder.roundings:
                 self.folder.append_rounding(self._survey.measure(task, role, self.folder.attempt))
 
