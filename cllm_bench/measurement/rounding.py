@@ -15,8 +15,8 @@ from cllm_bench.results.rounding import Rounding
 if TYPE_CHECKING:
     from cllm_bench.decoding.rounding import Reply, RoundingMeter
 
-POSITIONS = 512
-POSITIONS_PRECISE = 64  # from 32 bits on, where ties are too rare to be counted
+POSITIONS = 1024
+POSITIONS_PRECISE = 32  # from 32 bits on, where ties are too rare to be counted
 LONGEST = 64  # tokens of a reply, so that the positions come from several
 REPLIES = 64  # at most
 
