@@ -106,6 +106,25 @@ class ModelFamily:
             self._models[role] = model
         return self._models[role]
 
+    @cached_property
+    def _library_models(self) -> dict[str, PreTrainedModel]:
+        return {}
+
+    def library_model(self, role: str) -> PreTrainedModel:
+        """Return a role's weights as transformers itself runs them, loaded once.
+
+        All rows of the library share them: what one of them sets there, others would run with.
+
+        Raises:
+            UserError: As for `load_weights`.
+        """
+        if role not in self._library_models:
+            from cllm_bench.engine.loading import load_library_model
+
+            model = load_library_model(self.checkpoint(role), self.runtime)
+            self._library_models[role] = model
+        return self._library_models[role]
+
     def refuse_tokenizer(self, role: str) -> None:
         """Refuse a role whose checkpoint has another tokenizer than the target; loads no weights.
 

@@ -96,6 +96,19 @@ def load_weights(
         return model.to(runtime.device)
 
 
+def load_library_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+    """Load a causal model for transformers' own loops: nothing is fused, and nothing preset.
+
+    A checkpoint may bring settings of its own (top-k, penalties) that would fill every gap.
+
+    Raises:
+        UserError: As for `load_weights`.
+    """
+    model = load_weights(checkpoint, runtime, windows=True).eval()
+    model.generation_config = GenerationConfig()
+    return model
+
+
 @contextmanager
 def _room(checkpoint: Checkpoint, runtime: Runtime) -> Iterator[None]:
     """Tell in one line that a model does not fit into the device's memory."""

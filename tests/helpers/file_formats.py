@@ -28,17 +28,24 @@ from cllm_bench.results.manifest import (
 )
 from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.rounding import Rounding
 from cllm_bench.results.rows import Row
-from cllm_bench.results.summary import JudgeFigures, PerplexityFigures, Summary, Verdicts
+from cllm_bench.results.summary import (
+    JudgeFigures,
+    PerplexityFigures,
+    RoundingFigures,
+    Summary,
+    Verdicts,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "file-formats.md"
 STORED: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Manifest, Machine, GitState, Runtime, EngineChoice, Sampling, CheckpointEntry),
-        *(MethodEntry, TaskEntry),
-        *(Row, Perplexity, Judgement, PassTime, Summary, Verdicts, PerplexityFigures),
-        *(JudgeFigures, AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
+        *(MethodEntry, TaskEntry, Row, Perplexity, Judgement, PassTime, Rounding),
+        *(Summary, Verdicts, RoundingFigures, PerplexityFigures, JudgeFigures),
+        *(AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
         *(Profile, ProfileManifest),
     )
 }

@@ -100,6 +100,38 @@ def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny, watched, monkeypa
     assert alive == [0, 0]
 
 
+def test_a_library_is_asked_for_the_whole_reply_whenever_it_begins_one():
+    """It sizes its cache by the limit; a shorter one would leave the growing to the timed part."""
+
+    class Library:
+        limits, settled = [], []
+
+        def answer(self, prompt_ids, sampling, *, max_new_tokens, stop_ids, settle):
+            self.limits.append(max_new_tokens)
+            self.settled.append(0)
+            while True:
+                self.settled[-1] += 1
+                settle(Step((5,)))
+
+    library = Library()
+    cell = SimpleNamespace(label="library", method=SimpleNamespace(bind=lambda _: library))
+    family = SimpleNamespace(
+        runtime=SimpleNamespace(device="cpu", engine="eager"),
+        stop_ids={STOP},
+        take_passes=dict,
+        captures=SimpleNamespace(count=0),
+    )
+    answering = Executor(SimpleNamespace(specs=[cell], family=family), Clock())
+    assert answering.ask(cell, Prompt(PROMPT, Sampling(), 9, None)).generation is not None
+    assert library.settled == [2, 9]
+    ended = answering.ask(cell, Prompt(PROMPT, Sampling(), 9, lambda reply: len(reply) == 1))
+    assert ended.generation.token_ids == (5,)
+    assert library.settled[2:] == [1, 1]
+    answering.prepare("counting", Prompt(PROMPT, Sampling(), 80, None))
+    assert set(library.settled[4:]) == {2, 32}
+    assert set(library.limits) == {9, 80}
+
+
 def test_a_fixed_neighbour_favours_nobody():
     """In orders that are only rotated each method follows the same one nearly always.
 
