@@ -84,8 +84,9 @@ class LeanBody:
         self._output: type[ModelOutput] = (
             BaseModelOutputWithPastAndCrossAttentions if learned else BaseModelOutputWithPast
         )
-        self._kinds = self._kinds_of(body.config, len(layers))
-        self._layers = list(zip(layers, self._kinds, strict=True))
+        kinds = self._kinds_of(body.config, len(layers))
+        self._kinds = {kind: tuple(filter(None, [kind])) for kind in kinds}
+        self._layers = list(zip(layers, kinds, strict=True))
         self._cache_argument = cache_argument
         kernel = body.config._attn_implementation
         self._causal = kernel in ("sdpa", GROUPED)
@@ -144,8 +145,8 @@ class LeanBody:
         if self._rotary is None:
             return {None: None}
         return {
-            kind: self._rotary(states, positions, *filter(None, [kind]))
-            for kind in dict.fromkeys(self._kinds)
+            kind: self._rotary(states, positions, *argument)
+            for kind, argument in self._kinds.items()
         }
 
     def _is_masked(self, mask: Tensor | None, rows: int, cache: PreallocatedCache) -> bool:

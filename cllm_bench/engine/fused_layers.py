@@ -180,9 +180,12 @@ def _readings(layer: nn.Module) -> Iterator[LayerParts]:
     parts = _named(layer)
     if parts is None or not _is_plain(layer):
         return
+    if _kernel_of(parts.attention) not in ALL_ATTENTION_FUNCTIONS:
+        return
     single = len(parts.qkv) == 1 and parts.queries == parts.keys and not parts.head_norms
     takes_angles = "position_embeddings" in inspect.signature(layer.forward).parameters
-    likely = bool(getattr(layer, "use_parallel_residual", parts.before_mlp is None))
+    one_norm = parts.before_mlp is parts.before_attention is not None
+    likely = bool(getattr(layer, "use_parallel_residual", one_norm))
     yield from (
         replace(parts, rotates=rotates, interleaved=interleaved, parallel=parallel)
         for parallel, interleaved, rotates in itertools.product(
@@ -284,7 +287,6 @@ def _is_plain(layer: nn.Module) -> bool:
         and not any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
         and len({(weight.device, weight.dtype) for weight in layer.parameters()}) == 1
         and not any(weight.is_meta for weight in layer.parameters())
-        and all(_kernel_of(m) in ALL_ATTENTION_FUNCTIONS for m in inner if hasattr(m, "layer_idx"))
     )
 
 
@@ -352,8 +354,12 @@ class FusedLayer:
         self._before = _Before(
             norm=_known(parts.before_attention),
             product=_joined(*parts.qkv),
+            head=parts.head,
+            queries=parts.queries,
+            keys=parts.keys,
+            interleaved=parts.interleaved,
+            rotates=parts.rotates,
             norms=tuple(map(_formula, parts.head_norms)),
-            **{name: getattr(parts, name) for name in _shared(_Before)},
         )
         self._behind = _Behind(
             out=_joined(parts.out),
@@ -362,7 +368,10 @@ class FusedLayer:
             behind_attention=_known(parts.behind_attention),
             before_mlp=_known(parts.before_mlp),
             behind_mlp=_known(parts.behind_mlp),
-            **{name: getattr(parts, name) for name in _shared(_Behind)},
+            activation=parts.activation,
+            gated=parts.gated,
+            parallel=parts.parallel,
+            scale=parts.scale,
         )
 
     def __call__(self, *given: Any, **named: Any) -> Tensor:
@@ -407,12 +416,6 @@ class FusedLayer:
                 **options,
             )
         return self.parts.behind(states, seen.reshape(batch, rows, -1), self._behind)
-
-
-def _shared(kind: type[_Before | _Behind]) -> Iterator[str]:
-    """Yield the fields that computing takes from `LayerParts` as they are."""
-    own = {field.name for field in fields(LayerParts)} - {"out", "up", "down", *_PLACES}
-    return (name for name in kind._fields if name in own)
 
 
 def _known(norm: nn.Module | None) -> _Norm | None:
