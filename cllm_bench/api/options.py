@@ -44,6 +44,13 @@ NoiseFloor = Annotated[
         "apart two equal methods come out."
     ),
 ]
+FlushCaches = Annotated[
+    bool,
+    Option(
+        "Empty the caches before each timed reply, so that every method begins with its weights in "
+        "memory. Without it a reply begins as if the method had the machine for itself."
+    ),
+]
 Temperature = Annotated[float, Option("Sampling temperature. 0 means greedy decoding.")]
 TopP = Annotated[float, Option("Nucleus sampling: the probability mass to sample from.")]
 Device = Annotated[str, Option("The device: auto, cpu, cuda or cuda:N.")]
@@ -109,6 +116,7 @@ class RunOptions(Options):
     output: Output = None
     seed: Seed = 0
     noise_floor: NoiseFloor = True
+    flush_caches: FlushCaches = False
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     device: Device = "auto"

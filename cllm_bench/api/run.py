@@ -191,7 +191,16 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
         for name, task in tasks.items()
     )
     sandbox = check_sandbox(list(tasks.values()), allowed=options.allow_unsafe_code, tell=tell)
-    return RunPlan(family, specs, plans, options.repeats, options.seed, sampling, sandbox)
+    return RunPlan(
+        family,
+        specs,
+        plans,
+        options.repeats,
+        options.seed,
+        sampling,
+        sandbox,
+        flush_caches=options.flush_caches,
+    )
 
 
 class _Judging(NamedTuple):

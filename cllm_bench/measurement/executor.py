@@ -44,6 +44,11 @@ class Executor:
     alike, but all pay: so each method begins every reply once before it is timed, as if it had the
     machine for itself.
 
+    Where caches are to be flushed, that comes between the two: after the untimed beginning, which
+    still makes libraries and clocks ready, and right before the clock starts. So every reply finds
+    its weights in memory, whatever ran before it, the method's own beginning included: the prefill
+    pays for fetching them, and decoding as long as it takes until they are in the caches again.
+
     What else may differ between equal methods for a whole run is where their sessions' memory lies.
     No number of questions averages that out, so all methods are bound anew every few rounds, each
     time in another order, and it becomes part of the noise that the intervals show. Captured graphs
@@ -52,14 +57,18 @@ class Executor:
     Args:
         plan: What to run.
         clock: Of the device.
+        flush: Empties the caches before each timed reply; none leaves them as they are.
 
     Raises:
         UserError: A method does not fit the family.
     """
 
-    def __init__(self, plan: RunPlan, clock: Clock) -> None:
+    def __init__(
+        self, plan: RunPlan, clock: Clock, flush: Callable[[], None] | None = None
+    ) -> None:
         self._plan = plan
         self._clock = clock
+        self._flush = flush or (lambda: None)
         self._warm: set[str] = set()
         self._rounds = 0
         self._bindings = 0
@@ -174,6 +183,7 @@ class Executor:
             family.take_passes()
             before = family.captures.count
             reset_peak()
+            self._flush()
             generation = answer(prompt)
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:

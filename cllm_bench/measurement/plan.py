@@ -99,6 +99,7 @@ class RunPlan:
         seed: Of the order and of the statistics.
         sampling: How tokens are chosen.
         sandbox: What programs are kept from, where a task runs what a model writes.
+        flush_caches: Whether the caches are emptied before each timed reply.
     """
 
     family: ModelFamily
@@ -108,6 +109,7 @@ class RunPlan:
     seed: int
     sampling: Sampling
     sandbox: Mapping[str, Any] | None = None
+    flush_caches: bool = False
 
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds in order.
@@ -174,6 +176,7 @@ class RunPlan:
             "repeats": self.repeats,
             "seed": self.seed,
             "sampling": dataclasses.asdict(self.sampling),
+            "flush_caches": self.flush_caches,
             "runtime": dataclasses.asdict(self.family.runtime),
             "machine": machine_identity(self.family.runtime.device),
             "versions": versions(),
@@ -188,15 +191,17 @@ class RunPlan:
         places = {code_place(cls) for cls in classes}
         return {place.name: code_hash(place) for place in sorted(places)}
 
-    def manifest(self, extra_parameters: Mapping[str, int]) -> Manifest:
+    def manifest(self, extra_parameters: Mapping[str, int], flushed_bytes: int = 0) -> Manifest:
         """Return the whole manifest.
 
         Args:
             extra_parameters: By spec, those that it needs beside its checkpoint's.
+            flushed_bytes: Overwritten before each timed reply.
         """
-        from cllm_bench.machine.roofline import copy_bandwidth
+        from cllm_bench.machine.roofline import bandwidth
 
         runtime = self.family.runtime
+        measured = bandwidth(runtime.device)
         return Manifest(
             schema=SCHEMA,
             **vars(environment(runtime.device)),
@@ -209,7 +214,9 @@ class RunPlan:
             sampling=self.sampling,
             sandbox=self.sandbox,
             baseline=self.specs[0].label,
-            copy_bandwidth=copy_bandwidth(runtime.device),
+            copy_bandwidth=measured and measured.copy,
+            read_bandwidth=measured and measured.read,
+            flushed_bytes=flushed_bytes,
             checkpoints={
                 role: _describe_checkpoint(model) for role, model in self.family.loaded.items()
             },

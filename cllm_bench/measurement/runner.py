@@ -12,6 +12,7 @@ from cllm_bench.decoding.exactness import Comparison, verdict
 from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.pass_timing import TURN, TURNS
+from cllm_bench.machine.cache_flush import CacheFlush
 from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.measurement.executor import Answer, Executor
 from cllm_bench.measurement.method_specs import MethodSpec
@@ -59,14 +60,16 @@ class Runner:
             plan.family.engines.update(stored.engines)  # a run goes on with what it began with
         self._clock = device_clock(plan.family.runtime.device)
         self._watch = MachineWatch(plan.family.runtime.device)
-        self._executor = Executor(plan, self._clock)
+        flush = CacheFlush(plan.family.runtime.device) if plan.flush_caches else None
+        self._executor = Executor(plan, self._clock, flush)
         self._texts = Texts(plan)
         self._prompts = Prompts(plan)
         self._survey = RoundingSurvey(plan, self._prompts, listen)
         for each in plan.tasks:
             self._prompts.refuse_too_long(each)  # told before there is a folder
         extra = self._executor.extra_parameters()
-        self.folder = ResultFolder.open(output, plan.manifest(extra))
+        flushed = 0 if flush is None else flush.bytes
+        self.folder = ResultFolder.open(output, plan.manifest(extra, flushed))
         self._stored = {row.key: row for row in self.folder.rows}
 
     def run(self) -> list[Summary]:
@@ -230,6 +233,9 @@ class Runner:
             pass_shapes=answer.pass_shapes,
             foreign_load=lap.foreign_load,
             slowed=lap.slowed,
+            device_seconds=generation.device_seconds if generation else None,
+            sm_clock_mhz=lap.sm_clock_mhz,
+            throttled=lap.throttled,
         )
 
     def _verdict(

@@ -35,6 +35,7 @@ class Profile:
         weight_bytes: Weights that a pass reads.
         cache_bytes_per_token: Keys and values that a pass reads of each committed token.
         copy_bandwidth: Bytes a second of a large copy; None where there was no room for one.
+        read_bandwidth: Bytes a second of a large read; None where there was no room for one.
         layers: Decoder layers; None in earlier versions.
         fused_layers: Those that run as fewer and larger operations; None in earlier versions.
     """
@@ -49,6 +50,7 @@ class Profile:
     weight_bytes: int
     cache_bytes_per_token: int
     copy_bandwidth: float | None
+    read_bandwidth: float | None
     layers: int | None = None
     fused_layers: int | None = None
 
@@ -57,7 +59,7 @@ class Profile:
         return to_json(self)
 
     def bandwidth_share(self, context: int) -> float | None:
-        """Return the bytes a second of a pass of one row over what a copy moves, if that is known.
+        """Return the bytes a second of a pass of one row over what a read moves, if that is known.
 
         Raises:
             ValueError: No such context was measured.
@@ -65,7 +67,7 @@ class Profile:
         single = self.seconds[self.contexts.index(context)][0]
         assert single is not None
         moved = self.weight_bytes + context * self.cache_bytes_per_token
-        return None if self.copy_bandwidth is None else moved / single / self.copy_bandwidth
+        return None if self.read_bandwidth is None else moved / single / self.read_bandwidth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,7 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
         ),
         "## Prefill and memory",
         _table(
-            ["tokens", "prompt ms", "prompt tokens/s", "share of copy bandwidth, one row"],
+            ["tokens", "prompt ms", "prompt tokens/s", "share of read bandwidth, one row"],
             [
                 [
                     f"{context:,}",
@@ -125,8 +127,7 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
             ],
         ),
         f"A pass reads {profile.weight_bytes / 1e6:,.1f} MB of weights and "
-        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB per cached token; a large copy "
-        f"{_copied(profile.copy_bandwidth)}. "
+        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB per cached token; {_roof(profile)}. "
         f"Autoregressive decoding spends {formats.share(profile.outside)} of its time outside the "
         "forward passes.",
         "## Conditions",
@@ -152,10 +153,13 @@ def _gains(profile: Profile) -> list[list[str]]:
     return lines
 
 
-def _copied(bandwidth: float | None) -> str:
-    if bandwidth is None:
-        return "did not fit into the memory of the device"
-    return f"moves {bandwidth / 1e9:.3g} GB/s here, counting bytes read and written"
+def _roof(profile: Profile) -> str:
+    if profile.read_bandwidth is None or profile.copy_bandwidth is None:
+        return "a large read did not fit into the memory of the device"
+    return (
+        f"a large read moves {profile.read_bandwidth / 1e9:.3g} GB/s here, and a large copy "
+        f"{profile.copy_bandwidth / 1e9:.3g} GB/s, counting bytes read and written"
+    )
 
 
 def _ms(seconds: float | None) -> str:

@@ -137,15 +137,11 @@ def _predicted(
 
 
 def _bandwidth(manifest: Manifest, cell: MethodEntry, measured: Measured) -> float | None:
-    """Return the bytes that the passes had to read, a second, over what a copy moves.
+    """Return the bytes that the passes had to read, a second, over what the roof allows.
 
     Weights and cached tokens of the verifying model; what else a method reads is not counted.
     """
-    roof, weights, cache = (
-        manifest.copy_bandwidth,
-        cell.weight_bytes,
-        cell.cache_bytes_per_token,
-    )
+    roof, weights, cache = manifest.roof, cell.weight_bytes, cell.cache_bytes_per_token
     if not roof or not weights or cache is None:
         return None
     moved = seconds = 0.0
@@ -154,7 +150,7 @@ def _bandwidth(manifest: Manifest, cell: MethodEntry, measured: Measured) -> flo
             context = row.prompt_tokens + len(row.token_ids) / 2
             moved += row.passes * (weights + context * cache)
             seconds += row.decode_seconds
-    return moved / seconds / roof if seconds else None
+    return moved / seconds / roof.bandwidth if seconds else None
 
 
 def _summary(
@@ -197,7 +193,10 @@ def _summary(
         score_difference_ci=difference_ci,
         bandwidth_share=_bandwidth(manifest, cell, ours),
     )
-    for add in (_with_work, _with_drafts, _with_exactness, _with_lengths, _with_noise):
+    for add in (
+        *(_with_work, _with_drafts, _with_exactness, _with_lengths),
+        *(_with_noise, _with_machine),
+    ):
         found = add(found, ours)
     gain, passes = found.speedup, found.tokens_per_pass
     return replace(found, efficiency=gain / passes if gain is not None and passes else None)
@@ -364,15 +363,36 @@ def _with_noise(summary: Summary, cell: Measured) -> Summary:
         for name in names:
             values = [row.counters[name] for row in rows if name in row.counters]
             counters[name].append(sum(values) / len(values))
-    rows_of = cell.samples.values()
-    loads = [row.foreign_load for rows in rows_of for row in rows if row.foreign_load is not None]
-    slowed = Counter(reason for rows in rows_of for row in rows for reason in row.slowed)
+    repeats = [len({row.repeat for row in rows}) for rows in cell.samples.values()]
     return replace(
         summary,
-        foreign_load=sum(loads) / len(loads) if loads else None,
-        slowed=dict(slowed.most_common()),
-        repeats=max((len({row.repeat for row in rows}) for rows in rows_of), default=0),
+        repeats=max(repeats, default=0),
         spread=median(spreads),
         counters={name: sum(values) / len(values) for name, values in counters.items()},
         errors=dict(errors.most_common()),
     )
+
+
+def _with_machine(summary: Summary, cell: Measured) -> Summary:
+    """Add what the machine did meanwhile, and how far its two clocks are apart."""
+    rows = [row for rows in cell.samples.values() for row in rows]
+    loads = [row.foreign_load for row in rows if row.foreign_load is not None]
+    slowed = Counter(reason for row in rows for reason in row.slowed)
+    laps = [row.throttled for row in rows if row.throttled is not None]
+    reasons = sorted({reason for lap in laps for reason in lap})
+    shares = {each: sum(lap.get(each, 0.0) for lap in laps) / len(laps) for each in reasons}
+    return replace(
+        summary,
+        foreign_load=sum(loads) / len(loads) if loads else None,
+        slowed=dict(slowed.most_common()),
+        throttled=shares if laps else None,
+        sm_clock_mhz=median([row.sm_clock_mhz for row in rows if row.sm_clock_mhz is not None]),
+        clock_difference=median([gap for row in rows if (gap := _clock_gap(row)) is not None]),
+    )
+
+
+def _clock_gap(row: Row) -> float | None:
+    """Return how far a reply's seconds by the device are from the host's, as a share of these."""
+    if row.device_seconds is None or not row.prefill_seconds or row.decode_seconds is None:
+        return None
+    return abs(row.device_seconds / (row.prefill_seconds + row.decode_seconds) - 1)

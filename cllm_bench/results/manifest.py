@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
@@ -129,6 +129,18 @@ class _Stored(Environment):
         return {"schema": self.schema} | to_json(self)
 
 
+class Roof(NamedTuple):
+    """The bandwidth that decoding is held against.
+
+    Attributes:
+        of: Whether it is that of a large read, or of a large copy as in early versions.
+        bandwidth: Bytes a second.
+    """
+
+    of: Literal["read", "copy"]
+    bandwidth: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest(_Stored):
     """`manifest.json` of a run, written before its first token.
@@ -145,6 +157,11 @@ class Manifest(_Stored):
         copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
             bytes both counted; null where it was not measured.
         checkpoints: The weights that sessions ran, by role; empty in earlier versions.
+        read_bandwidth: Bytes a second that a large read moves on the device: the roof that shares
+            of bandwidth are of; null where it was not measured and in earlier versions, whose
+            shares are of the copy's.
+        flushed_bytes: Bytes that were overwritten before each timed reply, so that no method found
+            weights in the caches; 0 without `--flush-caches`.
         cells: The methods, the baseline first.
         tasks: The tasks, in the order in which they were asked.
     """
@@ -159,8 +176,17 @@ class Manifest(_Stored):
     baseline: str
     copy_bandwidth: float | None = None
     checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
+    read_bandwidth: float | None = None
+    flushed_bytes: int = 0
     cells: tuple[MethodEntry, ...]
     tasks: tuple[TaskEntry, ...]
+
+    @property
+    def roof(self) -> Roof | None:
+        """What shares of bandwidth are of, if it was measured."""
+        if self.read_bandwidth:
+            return Roof("read", self.read_bandwidth)
+        return Roof("copy", self.copy_bandwidth) if self.copy_bandwidth else None
 
     def cell(self, method: str) -> MethodEntry | None:
         """Return the method with a label, if the run has it."""

@@ -162,7 +162,7 @@ class Summary:
         score_difference: Mean paired difference of the score from the baseline's.
         score_difference_ci: Its 95% interval over questions.
         bandwidth_share: Bytes of weights and cache that the passes read, a second, over what a
-            large copy moves.
+            large read moves; a large copy in runs whose manifest has no `read_bandwidth`.
         efficiency: `speedup` over `tokens_per_pass`.
         samples_timed: Samples with a decoding time.
         cut_off: Share of samples whose reply the length limit ended.
@@ -171,6 +171,11 @@ class Summary:
         median_new_tokens: Median length of the replies, in tokens.
         foreign_load: Cores that other programs kept busy meanwhile, on average.
         slowed: Number of rows by why the machine ran slower than it could.
+        throttled: Shares of the time during which the GPU was slowed, by reason; null where the
+            driver's counters were not read.
+        sm_clock_mhz: Median clock of the GPU's multiprocessors, in MHz; null where it was not read.
+        clock_difference: Median over rows of how far the seconds of the device's own clock are from
+            the host's, as a share of these; null on a CPU and in earlier versions.
         repeats: Repeats that are stored.
         spread: Median over samples of the interquartile range of seconds per token over their
             median, between repeats.
@@ -226,6 +231,9 @@ class Summary:
     median_new_tokens: float | None = None
     foreign_load: float | None = None
     slowed: Mapping[str, int] = field(default_factory=dict)
+    throttled: Mapping[str, float] | None = None
+    sm_clock_mhz: float | None = None
+    clock_difference: float | None = None
     repeats: int = 0
     spread: float | None = None
     counters: Mapping[str, float] = field(default_factory=dict)

@@ -178,3 +178,26 @@ def test_a_fixed_neighbour_favours_nobody():
     assert balanced["ar"] / balanced["ar A/A"] == pytest.approx(1.0, abs=0.05)  # but both too slow
     assert balanced["ar"] > 1.1 * ours["ar"]
     assert ours == dict.fromkeys(methods, 60 * 9.0)
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_caches_are_emptied_between_the_untimed_beginning_and_the_reply(tiny, flushes):
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    log = []
+
+    class Method(Autoregressive):
+        def bind(self, _):
+            decoder = super().bind(family)
+
+            def logged(prompt_ids, sampling):
+                log.append("reply")
+                yield from decoder(prompt_ids, sampling)
+
+            return logged
+
+    plan = SimpleNamespace(specs=[SimpleNamespace(label="ar", method=Method())], family=family)
+    flush = (lambda: log.append("flush")) if flushes else None
+    executor = Executor(plan, Clock(), flush)
+    prompt = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    assert executor.ask(plan.specs[0], prompt).generation is not None
+    assert log == (["reply", "flush", "reply"] if flushes else ["reply", "reply"])

@@ -54,7 +54,9 @@ def test_the_forward_pass_is_left_as_it_was(family):
 
 def test_the_report_by_hand():
     seconds = ((0.002, 0.004), (0.004, None))
-    found = Profile("m", "target", (1, 4), (100, 200), seconds, (0.01, 0.05), 0.04, 900, 1, 2e6)
+    found = Profile(
+        "m", "target", (1, 4), (100, 200), seconds, (0.01, 0.05), 0.04, 900, 1, 1e6, 2e6
+    )
     assert found.bandwidth_share(100) == pytest.approx((900 + 100) / 0.002 / 2e6)
     text = profile_report(found, MANIFEST)
     assert "fused layers" not in text  # an earlier version did not say
@@ -66,8 +68,9 @@ def test_the_report_by_hand():
     # two tokens in a pass of twice the time gain nothing; more than four do not fit in four rows
     assert ["4", "1.00×", "1.50×", "2.00×", "–", "–", "2.00"] in lines
     assert ["100", "10", "10,000", "25.0%"] in lines
-    unknown = profile_report(replace(found, copy_bandwidth=None), MANIFEST)
-    assert "a large copy did not fit into the memory of the device" in unknown
+    assert "a large read moves 0.002 GB/s here, and a large copy 0.001 GB/s" in text
+    unknown = profile_report(replace(found, read_bandwidth=None), MANIFEST)
+    assert "a large read did not fit into the memory of the device" in unknown
     assert "25.0%" not in unknown
 
 
