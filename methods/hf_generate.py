@@ -29,6 +29,7 @@ class HfGenerate:
 
     exactness: ClassVar[Exactness] = "exact"
     sampled: ClassVar[Exactness] = "distribution"
+    own_weights: ClassVar[bool] = True
 
     checkpoint: str = "target"
 
@@ -49,6 +50,7 @@ class HfAssisted:
 
     exactness: ClassVar[Exactness] = "exact"
     sampled: ClassVar[Exactness] = "distribution"
+    own_weights: ClassVar[bool] = True
 
     k: int = 4
     draft: str = "draft"

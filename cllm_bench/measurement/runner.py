@@ -14,6 +14,7 @@ from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.pass_timing import TURN, TURNS
 from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.measurement.executor import Answer, Executor
+from cllm_bench.measurement.memory import refuse_shortage
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.perplexity import Texts
 from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan
@@ -53,14 +54,14 @@ class Runner:
     def __init__(self, plan: RunPlan, output: Path, listen: Listen) -> None:
         self._plan = plan
         self._listen = listen
+        self._prompts = Prompts(plan)
+        # Prompts that cannot be made, and weights that do not fit, are told before any are loaded.
+        refuse_shortage(plan, max(map(self._prompts.longest_sequence, plan.tasks)))
         listen("loading the weights", 0, 1)
         self._clock = device_clock(plan.family.runtime.device)
         self._watch = MachineWatch(plan.family.runtime.device)
         self._executor = Executor(plan, self._clock)
         self._texts = Texts(plan)
-        self._prompts = Prompts(plan)
-        for each in plan.tasks:
-            self._prompts.longest(each)  # a prompt that cannot be made is told before the folder
         extra = self._executor.extra_parameters()
         self.folder = ResultFolder.open(output, plan.manifest(extra))
         self._stored = {row.key: row for row in self.folder.rows}

@@ -1,0 +1,137 @@
+"""Memory that models and sessions take on a device, computed before any weights are loaded."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import cached_file
+
+from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.loading import load_config
+from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import INITIAL_CAPACITY
+from cllm_bench.machine.roofline import cache_bytes
+
+_CONFIG = "config.json"
+_STORED = "*.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What the weights of one checkpoint, and sessions on them, take of a device's memory.
+
+    Attributes:
+        weights: Bytes of parameters and buffers.
+        cache_per_token: Bytes of keys and values of one token; 0 where no session runs the weights.
+        logits_per_row: Bytes of one row of logits, V of them, and of their copy in float32.
+        positions: Tokens that a sequence can have; None where the model sets no limit.
+    """
+
+    weights: int
+    cache_per_token: int = 0
+    logits_per_row: int = 0
+    positions: int | None = None
+
+    def cache(self, tokens: int) -> int:
+        """Return the bytes of a session's cache that has grown to so many tokens."""
+        capacity = INITIAL_CAPACITY
+        while capacity < min(tokens, self.positions or tokens):
+            capacity *= 2
+        return capacity * self.cache_per_token
+
+
+def footprint(checkpoint: Checkpoint, runtime: Runtime) -> Footprint | None:
+    """Return what a checkpoint will take, from its configuration or the headers of its files.
+
+    Weights that no session runs, such as Medusa heads, count as many elements as are stored. None
+    where the configuration makes no model that can be measured: loading it says why.
+    """
+    dtype: torch.dtype = getattr(torch, runtime.dtype)
+    try:
+        if not _is_causal_model(checkpoint):
+            return Footprint(_stored_elements(checkpoint) * dtype.itemsize)
+        return model_footprint(load_config(checkpoint), dtype)
+    except Exception:  # a damaged file may raise anything
+        return None
+
+
+def model_footprint(config: PreTrainedConfig, dtype: torch.dtype) -> Footprint:
+    """Return what a causal model of a configuration takes; makes no weights."""
+    model = skeleton(config, dtype)
+    text = config.get_text_config()
+    return Footprint(
+        weights=sum(
+            each.numel() * each.element_size() for each in [*model.parameters(), *model.buffers()]
+        ),
+        cache_per_token=cache_bytes(model),
+        logits_per_row=text.vocab_size * (dtype.itemsize + torch.float32.itemsize),
+        positions=getattr(text, "max_position_embeddings", None),
+    )
+
+
+def skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Return a model without values, on the meta device, whose weights are not quantised."""
+    plain = copy.deepcopy(config)
+    plain.__dict__.pop("quantization_config", None)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(plain, dtype=dtype)
+    return model.eval()
+
+
+def free_memory(runtime: Runtime) -> int | None:
+    """Return the bytes that are free on the device of a run; None where nothing tells."""
+    if not runtime.device.startswith("cuda"):
+        return _free_host_memory()
+    free, _ = torch.cuda.mem_get_info(runtime.device)
+    # Blocks that torch holds and nobody uses are free as well.
+    held = torch.cuda.memory_reserved(runtime.device) - torch.cuda.memory_allocated(runtime.device)
+    return int(free + held)
+
+
+def _free_host_memory() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:  # not on Linux
+        return None
+    found = dict(line.split(":", 1) for line in lines)
+    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None
+
+
+def _is_causal_model(checkpoint: Checkpoint) -> bool:
+    found = _file(checkpoint, _CONFIG)
+    if found is None:
+        return False
+    kind = json.loads(found.read_text(encoding="utf-8")).get("model_type")
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _stored_elements(checkpoint: Checkpoint) -> int:
+    """Return how many numbers the files of a local checkpoint hold; 0 where none can be read."""
+    total = 0
+    for file in Path(checkpoint.location).glob(_STORED):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no mapping
+                numbers = 1
+                for size in opened.get_slice(name).get_shape():
+                    numbers *= size
+                total += numbers
+    return total
+
+
+def _file(checkpoint: Checkpoint, name: str) -> Path | None:
+    """Return a file of a folder or a repository, or none where it has no such file."""
+    found: Any = cached_file(
+        checkpoint.location,
+        name,
+        revision=checkpoint.revision,
+        _raise_exceptions_for_missing_entries=False,
+    )
+    return None if found is None else Path(found)
