@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cllm_bench.engine.cuda_graphs import Captures
+    from cllm_bench.engine.quantisation import Quantisation
     from cllm_bench.engine.session import Session
 
 
@@ -207,8 +208,24 @@ class ModelFamily:
         return int(load_config(self.checkpoint(role)).get_text_config().vocab_size)
 
     def parameters(self, role: str) -> int:
-        """Return the number of parameters of a role, tied ones once."""
-        return sum(parameter.numel() for parameter in self.model(role).parameters())
+        """Return the number of parameters of a role, tied ones once, quantised ones unpacked."""
+        from cllm_bench.engine.memory import skeleton
+        from cllm_bench.engine.quantisation import is_quantised
+
+        model = self.model(role)
+        if is_quantised(model):  # several in one number, or in tensors that are no parameters
+            model = skeleton(model.config, model.dtype)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def quantised(self) -> dict[str, Quantisation]:
+        """Return what the roles with quantised weights are run as, of those that are loaded."""
+        from cllm_bench.engine.loading import load_config
+        from cllm_bench.engine.quantisation import declared_kind, quantisation_of
+
+        kinds = {role: declared_kind(load_config(self.checkpoint(role))) for role in self._models}
+        return {
+            role: quantisation_of(self.model(role), kind) for role, kind in kinds.items() if kind
+        }
 
 
 def find_family(

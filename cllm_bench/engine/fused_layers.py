@@ -98,7 +98,7 @@ def _is_known(layer: nn.Module) -> bool:
     products += [getattr(mlp, name, None) for name in _GATED]
     norms = (parts["input_layernorm"], parts["post_attention_layernorm"])
     return (
-        all(type(product) is nn.Linear for product in products)
+        all(type(product) is nn.Linear and _is_plain(product.weight) for product in products)
         and all(type(norm) in NORMS for norm in norms)
         and len(dict(attention.named_children())) == len(_PROJECTIONS)
         and dict(mlp.named_children()).keys() == {*_GATED, "act_fn"}
@@ -107,6 +107,11 @@ def _is_known(layer: nn.Module) -> bool:
         and _kernel_of(attention) in ALL_ATTENTION_FUNCTIONS
         and "position_embeddings" in inspect.signature(layer.forward).parameters
     )
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Tell whether a weight is an ordinary one: a quantised one may be a tensor of another kind."""
+    return type(weight) is nn.Parameter
 
 
 def _kernel_of(attention: Any) -> str:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.loading import load_config
+from cllm_bench.engine.quantisation import declared_kind
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import INITIAL_CAPACITY
 from cllm_bench.machine.roofline import cache_bytes
 
 _CONFIG = "config.json"
-_STORED = "*.safetensors"
+_HUB = ("model.safetensors.index.json", "model.safetensors")  # either is beside all others
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,21 @@ class Footprint:
 def footprint(checkpoint: Checkpoint, runtime: Runtime) -> Footprint | None:
     """Return what a checkpoint will take, from its configuration or the headers of its files.
 
-    Weights that no session runs, such as Medusa heads, count as many elements as are stored. None
-    where the configuration makes no model that can be measured: loading it says why.
+    Weights that no session runs, such as Medusa heads, count as many elements as are stored, and
+    quantised ones as many bytes, where their files are on this machine. None where the
+    configuration makes no model that can be measured: loading it says why.
     """
     dtype: torch.dtype = getattr(torch, runtime.dtype)
     try:
         if not _is_causal_model(checkpoint):
-            return Footprint(_stored_elements(checkpoint) * dtype.itemsize)
-        return model_footprint(load_config(checkpoint), dtype)
+            elements = sum(each.elements for each in _stored(checkpoint))
+            return Footprint(elements * dtype.itemsize)
+        config = load_config(checkpoint)
+        if declared_kind(config) is None:
+            return model_footprint(config, dtype)
+        found = model_footprint(config, getattr(config, "dtype", None) or torch.float16)
+        stored = sum(each.size for each in _stored(checkpoint))
+        return replace(found, weights=stored or found.weights)
     except Exception:  # a damaged file may raise anything
         return None
 
@@ -113,17 +122,28 @@ def _is_causal_model(checkpoint: Checkpoint) -> bool:
     return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
-def _stored_elements(checkpoint: Checkpoint) -> int:
-    """Return how many numbers the files of a local checkpoint hold; 0 where none can be read."""
-    total = 0
-    for file in Path(checkpoint.location).glob(_STORED):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no mapping
-                numbers = 1
-                for size in opened.get_slice(name).get_shape():
-                    numbers *= size
-                total += numbers
-    return total
+class _Stored(NamedTuple):
+    """A tensor in a file."""
+
+    elements: int
+    size: int  # bytes
+
+
+def _stored(checkpoint: Checkpoint) -> Iterator[_Stored]:
+    """Yield what the files of a checkpoint hold, by their headers alone."""
+    location = Path(checkpoint.location)
+    if not checkpoint.local:
+        found = next(filter(None, (_file(checkpoint, name) for name in _HUB)), None)
+        if found is None:
+            return
+        location = found.parent
+    for file in location.glob("*.safetensors"):
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                start, end = tensor["data_offsets"]
+                yield _Stored(math.prod(tensor["shape"]), end - start)
 
 
 def _file(checkpoint: Checkpoint, name: str) -> Path | None:

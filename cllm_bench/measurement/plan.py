@@ -206,6 +206,7 @@ class RunPlan:
             sandbox=self.sandbox,
             baseline=self.specs[0].label,
             copy_bandwidth=copy_bandwidth(runtime.device),
+            quantised=self.family.quantised(),
             cells=tuple(
                 self._describe(spec, extra_parameters.get(spec.label, 0)) for spec in self.specs
             ),

@@ -155,6 +155,7 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
 def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         yield from _about_noise_floor(line)
+    yield from _about_weights(lines)
     yield from _about_machine(lines)
     noisy = [line for line in lines if (line.summary.spread or 0) > NOISY]
     if noisy:
@@ -218,6 +219,16 @@ def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
             )
 
 
+def _about_weights(lines: Sequence[Line]) -> Iterator[str]:
+    """Say which weights are quantised; their verdicts are against a baseline on the same ones."""
+    for manifest, _ in _by_run(lines):
+        for role, found in manifest.quantised.items():
+            how = f"computed in {found.dtype}"
+            if found.expanded:
+                how = f"expanded to {found.dtype} on loading: this machine has no kernel for them"
+            yield f"the weights of {role} are quantised: {found.kind}, {how}"
+
+
 def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Summary]]]:
     for run in dict.fromkeys(line.run for line in lines):
         own = [line for line in lines if line.run == run]
@@ -265,13 +276,18 @@ def _conditions(manifest: Manifest) -> list[str]:
         name: getattr(runtime, name) for name in ("dtype", "attention", "engine", "threads")
     }
     return [
-        f"model {manifest.model}; questions {sources}",
+        f"model {manifest.model}{_quantised(manifest)}; questions {sources}",
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
         f"methods in balanced order; {_sampling(manifest)}; seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
+
+
+def _quantised(manifest: Manifest) -> str:
+    kinds = ", ".join(f"{role} {found.kind}" for role, found in manifest.quantised.items())
+    return f" ({kinds})" if kinds else ""
 
 
 def _sampling(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
+from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.results.schema import to_json
@@ -126,6 +127,7 @@ class Manifest(_Stored):
         baseline: Label of the method that all others are compared with.
         copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
             bytes both counted; null where it was not measured.
+        quantised: What the roles with quantised weights are run as; empty in earlier versions.
         cells: The methods, the baseline first.
         tasks: The tasks, in the order in which they were asked.
     """
@@ -138,6 +140,7 @@ class Manifest(_Stored):
     sandbox: Mapping[str, Any] | None = None
     baseline: str
     copy_bandwidth: float | None = None
+    quantised: Mapping[str, Quantisation] = field(default_factory=dict)
     cells: tuple[MethodEntry, ...]
     tasks: tuple[TaskEntry, ...]
 

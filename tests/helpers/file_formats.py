@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cllm_bench.ablation.report import TrainingFigures, VariantFigures
 from cllm_bench.contracts import Sampling
+from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine.environment import GitState, Machine
 from cllm_bench.report.profile import Profile, ProfileManifest
@@ -34,7 +35,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "file-formats.md"
 STORED: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Manifest, Machine, GitState, Runtime, Sampling, MethodEntry, TaskEntry),
+        *(Manifest, Machine, GitState, Runtime, Sampling, Quantisation, MethodEntry, TaskEntry),
         *(Row, Perplexity, Judgement, PassTime, Summary, Verdicts, PerplexityFigures),
         *(JudgeFigures, AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
         *(Profile, ProfileManifest),
