@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from cllm_bench.engine.attention import GROUPED
 from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.fused_layers import FusedLayer, fused_layers_of
 from cllm_bench.engine.session import Session, cache_argument
@@ -55,7 +56,9 @@ class LeanBody:
         self._body = body
         self._layers = layers
         self._cache_argument = cache_argument
-        self._causal = body.config._attn_implementation == "sdpa"
+        kernel = body.config._attn_implementation
+        self._causal = kernel in ("sdpa", GROUPED)
+        self._chains = kernel == GROUPED
 
     def __call__(
         self,
@@ -97,7 +100,7 @@ class LeanBody:
         """Tell whether the kernel is right with the mask that is given, or with none."""
         if mask is not None:
             return mask.dim() == 4
-        return rows == 1 or (self._causal and cache.get_seq_length() == 0)
+        return rows == 1 or self._chains or (self._causal and cache.get_seq_length() == 0)
 
 
 def _outputs(model: PreTrainedModel) -> list[Tensor]:

@@ -49,6 +49,8 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
         UserError: As for `load_weights`, or its cache cannot roll back.
     """
     model = load_weights(checkpoint, runtime).eval()
+    if runtime.attention == "sdpa":
+        model.set_attn_implementation(attention.GROUPED)
     with _room(checkpoint, runtime):
         refuse_behaviour(fuse(model), checkpoint.location)
     return model

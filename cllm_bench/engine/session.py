@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cllm_bench.engine.attention import knows_lower_right
 from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.passes import PassLog
 from cllm_bench.errors import UserError
@@ -25,11 +26,60 @@ INITIAL_CAPACITY = 1024
 ALIGNMENT = 8  # elements, of masks: see `_Masks`
 
 
-class Output(NamedTuple):
-    """The output of a forward pass, on the device."""
+Body = Callable[[Tensor], Tensor]  # see `Session.program`
 
-    logits: Tensor  # (T, V)
-    hidden: Tensor | None  # (T, H), after the last norm; only if requested
+
+class Output:
+    """The output of a forward pass.
+
+    Attributes:
+        logits: Of every row, (T, V), on the device.
+        hidden: States of every row behind the last norm, (T, H); only if requested.
+    """
+
+    def __init__(self, logits: Tensor, hidden: Tensor | None = None) -> None:
+        self.logits = logits
+        self.hidden = hidden
+
+    @property
+    def choices(self) -> Tensor:  # (T,)
+        """The likeliest token behind each row, on the device."""
+        return self.logits.argmax(-1)
+
+    def tokens(self) -> list[int]:
+        """Return the likeliest token behind each row; waits for the device."""
+        found: list[int] = self.choices.tolist()
+        return found
+
+
+class Program(Protocol):
+    """A function of passes and tensors, run on integers; made by `Session.program`."""
+
+    def __call__(self, numbers: Sequence[int]) -> Tensor:  # (N,)
+        """Run it, and leave the result on the device until the next call."""
+        ...
+
+    def read(self, numbers: Sequence[int]) -> list[int]:
+        """Run it, and return the result; waits for the device."""
+        ...
+
+
+class _PlainProgram:
+    """A program that is run operation by operation."""
+
+    def __init__(self, session: Session, body: Body) -> None:
+        self._session = session
+        self._body = body
+
+    @torch.inference_mode()
+    def __call__(self, numbers: Sequence[int]) -> Tensor:  # (N,)
+        """Run it, and leave the result on the device until the next call."""
+        return self._body(self._session.upload(numbers))
+
+    def read(self, numbers: Sequence[int]) -> list[int]:
+        """Run it, and return the result; waits for the device."""
+        found: list[int] = self(numbers).tolist()
+        return found
 
 
 class Session:
@@ -64,6 +114,7 @@ class Session:
         self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
         self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _Masks(model.device, model.dtype)
+        self._lower_right = knows_lower_right(model)
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
         self._pending = 0
@@ -109,8 +160,34 @@ class Session:
             hidden: Whether to return hidden states too.
         """
         output = self._run(ids, depth, mask, last_only=False, hidden=hidden)
-        self._passes.add(self._role, self._pending, mask is not None)
+        self._count(self._pending, tree=mask is not None)
         return output
+
+    def program(
+        self, body: Body, *, rows: int, results: int, state: Sequence[Tensor] = ()
+    ) -> Program:
+        """Return a function that an engine may capture and launch as a whole.
+
+        The body gets integers, (N,) on the device, and returns integers. It may call `forward`
+        with ids that lie on the device, and `keep` with a number; whatever else differs from call
+        to call must be among its integers or in `state`. It is run as it is here.
+
+        Args:
+            body: The function.
+            rows: Rows that its passes have in all.
+            results: Integers that it returns.
+            state: Tensors that it reads and then overwrites.
+        """
+        del rows, results, state
+        return _PlainProgram(self, body)
+
+    def upload(self, numbers: Sequence[int]) -> Tensor:  # (N,)
+        """Return integers on the device; nothing waits for it."""
+        found = torch.tensor(numbers, dtype=torch.long, pin_memory=self.device.type == "cuda")
+        return found.to(self.device, non_blocking=True)
+
+    def _count(self, rows: int, *, tree: bool) -> None:
+        self._passes.add(self._role, rows, tree)
 
     def keep(self, rows: int | Tensor) -> None:
         """Commit rows of the last pass and drop the others.
@@ -125,11 +202,14 @@ class Session:
         if count > self._pending:
             raise ValueError(f"cannot keep {count} rows of a pass of {self._pending}")
         if not isinstance(rows, int):
-            with torch.inference_mode():
-                self._cache.gather(rows.to(self.device))
+            self._gather(rows)
         self.length += count
         self._cache.commit(self.length)
         self._pending = 0
+
+    @torch.inference_mode()
+    def _gather(self, rows: Tensor) -> None:
+        self._cache.gather(rows.to(self.device))
 
     def _run(
         self,
@@ -140,7 +220,7 @@ class Session:
         last_only: bool,
         hidden: bool,
     ) -> Output:
-        tokens = torch.as_tensor(ids, dtype=torch.long, device=self.device)
+        tokens = ids.to(self.device) if isinstance(ids, Tensor) else self.upload(ids)
         rows = tokens.numel()
         self._reserve(self.length + rows)
         positions = self._positions[:, self.length : self.length + rows]
@@ -163,11 +243,12 @@ class Session:
         """Return the additive (1, 1, T, L + T) mask, or none where plain causal attention serves.
 
         Boolean four-dimensional masks are silently wrong with transformers' eager attention, hence
-        additive ones; no mask at all keeps the fast kernels for a prefill and for single rows.
+        additive ones. No mask at all keeps the fast kernels: for a prefill, for single rows, and
+        for chains where the kernel knows that the last row is the one that sees everything.
         """
         if mask is not None:
             return self._masks.tree(mask.to(self.device), self.length)
-        if rows == 1 or self.length == 0:
+        if rows == 1 or self.length == 0 or self._lower_right:
             return None
         return self._masks.chain(rows, self.length)
 

@@ -34,7 +34,7 @@ def replayed(run):
 
 
 def session_of(model, captures=None, **options):
-    return GraphSession(model, captures or Captures(), capture=replayed, **options)
+    return GraphSession(model, captures or Captures(replayed), **options)
 
 
 def close(one, other):
@@ -131,7 +131,7 @@ def test_trees_and_scattered_rows_agree(prompts):
 
 
 def test_few_graphs_serve_all_lengths(llama):
-    captures = Captures()
+    captures = Captures(replayed)
     graph = session_of(llama, captures)
     graph.prefill(torch.arange(10))
     for rows in range(1, 17):
@@ -143,7 +143,7 @@ def test_few_graphs_serve_all_lengths(llama):
 
 def test_the_window_and_the_cache_grow():
     model = tiny_model("llama", max_position_embeddings=1024)
-    captures = Captures()
+    captures = Captures(replayed)
     eager, graph = Session(model, capacity=8), session_of(model, captures, capacity=8)
     prompt = torch.arange(250) % 60
     for session in (eager, graph):
@@ -173,13 +173,26 @@ def test_what_was_returned_stays(llama):
     graph = session_of(llama)
     graph.prefill(torch.arange(5))
     first = graph.forward([1, 2])
-    kept = first.logits.clone()
-    graph.forward([3, 4])
+    logits = first.logits
+    kept = logits.clone()
+    second = graph.forward([3, 4])
+    assert torch.equal(logits, kept)
     assert torch.equal(first.logits, kept)
+    assert not torch.equal(second.logits, kept)
+
+
+def test_what_was_overwritten_is_not_given(llama):
+    graph = session_of(llama)
+    graph.prefill(torch.arange(5))
+    first = graph.forward([1, 2], hidden=True)
+    graph.forward([3, 4, 5])
+    for read in (lambda: first.logits, lambda: first.hidden, lambda: first.choices, first.tokens):
+        with pytest.raises(RuntimeError, match="must be read before the next launch"):
+            read()
 
 
 def test_methods_give_the_same_tokens(llama, prompts):
-    captures = Captures()
+    captures = Captures(replayed)
     for prompt in prompts[:8]:
         plain = decode(AutoregressiveDecoder(Session(llama)), prompt, limit=40)
         for decoder in (
@@ -195,7 +208,7 @@ def test_a_model_that_cannot_be_captured_is_told(llama):
     def refuse(run):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph = GraphSession(llama, Captures(refuse))
     graph.prefill(torch.arange(5))
     with pytest.raises(UserError, match=r"LlamaForCausalLM cannot .* run it with --engine eager"):
         graph.forward([1])
@@ -205,7 +218,7 @@ def test_a_capture_without_memory_is_no_fault_of_the_engine(llama):
     def refuse(run):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph = GraphSession(llama, Captures(refuse))
     graph.prefill(torch.arange(5))
     with pytest.raises(torch.OutOfMemoryError):
         graph.forward([1])
