@@ -59,6 +59,14 @@ Engine = Annotated[
 Threads = Annotated[
     int, Option("CPU threads. 0 uses the family's recommended number, or one per core.")
 ]
+DeviceMapText = Annotated[
+    str,
+    Option(
+        "How a model that is too large for one GPU is spread over all of them: none; auto; or "
+        "balanced or sequential, as accelerate places layers.",
+        "--device-map",
+    ),
+]
 AllowUnsafeCode = Annotated[
     bool, Option("Run code that models write even where this system cannot isolate it fully.")
 ]
@@ -116,6 +124,7 @@ class RunOptions(Options):
     attention: Attention = "sdpa"
     engine: Engine = "eager"
     threads: Threads = 0
+    device_map: DeviceMapText = "none"
     judge: JudgeModel = None
     judge_url: JudgeUrl = None
     allow_unsafe_code: AllowUnsafeCode = False
@@ -229,6 +238,7 @@ class ProfileOptions(Options):
     attention: Attention = "sdpa"
     engine: Engine = "eager"
     threads: Threads = 0
+    device_map: DeviceMapText = "none"
 
 
 @dataclass(frozen=True)

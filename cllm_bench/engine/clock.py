@@ -23,10 +23,14 @@ class Clock:
         return time.perf_counter_ns() * 1e-9
 
 
-def device_clock(device: str) -> Clock:
-    """Return the clock for a device such as `cpu` or `cuda:0`."""
-    if device.startswith("cuda"):
+def device_clock(*devices: str) -> Clock:
+    """Return the clock for a device such as `cpu` or `cuda:0`, or for several CUDA devices."""
+    if devices[0].startswith("cuda"):
         import torch
 
-        return Clock(lambda: torch.cuda.synchronize(device))
+        def synchronize() -> None:
+            for device in devices:
+                torch.cuda.synchronize(device)
+
+        return Clock(synchronize)
     return Clock()

@@ -26,6 +26,7 @@ from cllm_bench.core.files import reading
 from cllm_bench.engine import attention
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.fusion import fuse
+from cllm_bench.engine.memory import placement, refuse_offload
 from cllm_bench.engine.quantisation import declared_kind, is_quantised, refuse_unknown_kind
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
@@ -74,7 +75,7 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
                 config=config,
                 # What is quantised has a precision of its own, and may not be moved later.
                 dtype="auto" if quantised else getattr(torch, runtime.dtype),
-                device_map=runtime.device,
+                **placement(checkpoint, runtime),
                 attn_implementation=runtime.attention,
                 output_loading_info=True,
             )
@@ -85,6 +86,7 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
+    refuse_offload(model, runtime, checkpoint.location)
     found: PreTrainedModel = model
     return found
 

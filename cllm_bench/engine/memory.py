@@ -1,4 +1,4 @@
-"""Memory that models and sessions take on a device, computed before any weights are loaded."""
+"""Memory that models and sessions take, before any weights are loaded; and where layers go."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
 from cllm_bench.engine.checkpoint import Checkpoint
-from cllm_bench.engine.loading import load_config
 from cllm_bench.engine.quantisation import declared_kind
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import INITIAL_CAPACITY
+from cllm_bench.errors import UserError
+from cllm_bench.machine.memory import free_memory
 from cllm_bench.machine.roofline import cache_bytes
 
+_WHOLE = 0.5  # of the first device, which a model may take and stay whole
+_FOR_WEIGHTS = 0.85  # of each device; the rest is for caches and states
 _CONFIG = "config.json"
 _HUB = ("model.safetensors.index.json", "model.safetensors")  # either is beside all others
 
@@ -62,7 +65,7 @@ def footprint(checkpoint: Checkpoint, runtime: Runtime) -> Footprint | None:
         if not _is_causal_model(checkpoint):
             elements = sum(each.elements for each in _stored(checkpoint))
             return Footprint(elements * dtype.itemsize)
-        config = load_config(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint.location, revision=checkpoint.revision)
         if declared_kind(config) is None:
             return model_footprint(config, dtype)
         found = model_footprint(config, getattr(config, "dtype", None) or torch.float16)
@@ -95,23 +98,38 @@ def skeleton(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     return model.eval()
 
 
-def free_memory(runtime: Runtime) -> int | None:
-    """Return the bytes that are free on the device of a run; None where nothing tells."""
-    if not runtime.device.startswith("cuda"):
-        return _free_host_memory()
-    free, _ = torch.cuda.mem_get_info(runtime.device)
-    # Blocks that torch holds and nobody uses are free as well.
-    held = torch.cuda.memory_reserved(runtime.device) - torch.cuda.memory_allocated(runtime.device)
-    return int(free + held)
+def placement(checkpoint: Checkpoint, runtime: Runtime) -> dict[str, Any]:
+    """Return where a checkpoint's layers go, as arguments of transformers' `from_pretrained`.
+
+    Weights may take most of each device, and nothing of the host's memory or of the disk.
+    """
+    if runtime.device_map == "none":
+        return {"device_map": runtime.device}
+    free = {index: free_memory(device) or 0 for index, device in enumerate(runtime.devices)}
+    if runtime.device_map == "auto":
+        found = footprint(checkpoint, runtime)
+        if found is not None and found.weights <= _WHOLE * free[0]:
+            return {"device_map": runtime.device}
+    limits = {index: round(_FOR_WEIGHTS * size) for index, size in free.items()}
+    return {"device_map": runtime.device_map, "max_memory": limits}
 
 
-def _free_host_memory() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:  # not on Linux
-        return None
-    found = dict(line.split(":", 1) for line in lines)
-    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None
+def refuse_offload(model: PreTrainedModel, runtime: Runtime, name: str) -> None:
+    """Refuse a model of which not all layers are on the devices of a run.
+
+    Its speed would be that of the bus or of the disk, whose share no method can lower.
+
+    Raises:
+        UserError: Some are elsewhere.
+    """
+    places = getattr(model, "hf_device_map", {}).values()
+    elsewhere = {str(place) for place in places if str(place) in ("cpu", "disk")} - {runtime.device}
+    if elsewhere:
+        raise UserError(
+            f"'{name}' does not fit into the memory of {', '.join(runtime.devices)} in "
+            f"{runtime.dtype}: layers would be left in {' and '.join(sorted(elsewhere))}; name a "
+            "smaller model, or one with quantised weights"
+        )
 
 
 def _is_causal_model(checkpoint: Checkpoint) -> bool:

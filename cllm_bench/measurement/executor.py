@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cllm_bench.contracts import Decoder, LibraryDecoder
@@ -155,7 +155,7 @@ class Executor:
             The answer, and whether its time holds the capture of a graph.
         """
         decoder, family = self._decoders[spec.label], self._plan.family
-        reset_peak, read_peak = _peak_memory(family.runtime.device)
+        reset_peak, read_peak = _peak_memory(family.runtime.devices)
 
         def answer(limit: int) -> Generation:
             return generate(
@@ -195,13 +195,16 @@ def _watch(thing: object) -> Callable[[], object]:
         return lambda: True
 
 
-def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | None]]:
-    """Return how to reset and to read the device's peak memory; the CPU has no such counter."""
-    if not device.startswith("cuda"):
+def _peak_memory(
+    devices: Sequence[str],
+) -> tuple[Callable[[], None], Callable[[], int | None]]:
+    """Return how to reset and to read the devices' peak memory; the CPU has no such counter."""
+    if not devices[0].startswith("cuda"):
         return (lambda: None), (lambda: None)
     import torch
 
-    return (
-        lambda: torch.cuda.reset_peak_memory_stats(device),
-        lambda: int(torch.cuda.max_memory_allocated(device)),
-    )
+    def reset() -> None:
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+
+    return reset, lambda: sum(int(torch.cuda.max_memory_allocated(each)) for each in devices)

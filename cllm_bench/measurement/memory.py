@@ -75,12 +75,15 @@ def refuse_shortage(plan: RunPlan, tokens: int) -> None:
     Raises:
         UserError: It does not fit; with the figures and the ways out.
     """
-    from cllm_bench.engine.memory import footprint, free_memory
+    from cllm_bench.engine.memory import footprint
+    from cllm_bench.machine.memory import free_memory
 
     family = plan.family
-    free = free_memory(family.runtime)
-    if free is None:
+    devices = family.runtime.devices
+    found = [free_memory(device) for device in devices]
+    if None in found:
         return
+    free = sum(size for size in found if size is not None)
     roles = dict.fromkeys(role for spec in plan.specs for role in spec.roles)
     sizes = {role: footprint(family.checkpoint(role), family.runtime) for role in roles}
     known = {role: size for role, size in sizes.items() if size is not None}
@@ -91,7 +94,7 @@ def refuse_shortage(plan: RunPlan, tokens: int) -> None:
     if total > free:
         parts = ", ".join(f"{need.what} {memory(need.size)}" for need in needs if need.size)
         raise UserError(
-            f"the run needs {memory(total)} of memory on {family.runtime.device}, and "
+            f"the run needs {memory(total)} of memory on {', '.join(devices)}, and "
             f"{memory(free)} are free: {parts}; {_ways_out(plan)}"
         )
 
@@ -100,4 +103,6 @@ def _ways_out(plan: RunPlan) -> str:
     ways = ["name fewer methods or a smaller model"]
     if plan.family.runtime.dtype in ("float32", "float64"):
         ways.append("halve the weights with --dtype bfloat16")
+    if plan.family.runtime.device == "cuda" and plan.family.runtime.device_map == "none":
+        ways.append("spread them over several GPUs with --device-map auto")
     return ", or ".join(ways)

@@ -58,7 +58,7 @@ class Runner:
         # Prompts that cannot be made, and weights that do not fit, are told before any are loaded.
         refuse_shortage(plan, max(map(self._prompts.longest_sequence, plan.tasks)))
         listen("loading the weights", 0, 1)
-        self._clock = device_clock(plan.family.runtime.device)
+        self._clock = device_clock(*plan.family.runtime.devices)
         self._watch = MachineWatch(plan.family.runtime.device)
         self._executor = Executor(plan, self._clock)
         self._texts = Texts(plan)

@@ -275,6 +275,8 @@ def _conditions(manifest: Manifest) -> list[str]:
     settings = {
         name: getattr(runtime, name) for name in ("dtype", "attention", "engine", "threads")
     }
+    if runtime.device_map != "none":
+        settings["layers over all GPUs"] = runtime.device_map
     return [
         f"model {manifest.model}{_quantised(manifest)}; questions {sources}",
         f"device {runtime.device} ({device}); "

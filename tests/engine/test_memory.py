@@ -6,9 +6,10 @@ from families import write_checkpoint
 from transformers import LlamaConfig
 
 from cllm_bench.engine.checkpoint import Checkpoint
-from cllm_bench.engine.memory import Footprint, footprint, free_memory, model_footprint, skeleton
+from cllm_bench.engine.memory import Footprint, footprint, model_footprint, skeleton
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
+from cllm_bench.machine.memory import free_memory
 
 LLAMA_2 = {"vocab_size": 32000, "max_position_embeddings": 4096, "tie_word_embeddings": False}
 SHAPES = {
@@ -100,5 +101,5 @@ def test_what_makes_no_model_has_no_footprint(tmp_path):
 
 
 def test_free_memory_of_this_machine():
-    found = free_memory(Runtime("cpu", "float32"))
+    found = free_memory("cpu")
     assert found is None or 0 < found < 2**50

@@ -125,7 +125,7 @@ def test_a_fixed_neighbour_favours_nobody():
     machine = Machine()
     methods = {"ar": "target", "ar A/A": "target", "cllm": "cllm"}
     cells = [SimpleNamespace(label=m, method=machine.decoder(w)) for m, w in methods.items()]
-    runtime = SimpleNamespace(device="cpu", engine="eager")
+    runtime = Runtime("cpu", "float32")
     family = SimpleNamespace(
         runtime=runtime, stop_ids={STOP}, take_passes=dict, captures=SimpleNamespace(count=0)
     )

@@ -2,8 +2,8 @@
 
 from families import cli
 
-from cllm_bench.engine import memory as engine_memory
 from cllm_bench.engine.memory import Footprint
+from cllm_bench.machine import memory as machine_memory
 from cllm_bench.measurement.memory import Need, memory_needed
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench_methods.ar import Autoregressive
@@ -52,7 +52,7 @@ def test_a_run_that_does_not_fit_is_refused_before_it_loads(
         raise AssertionError("weights were loaded")
 
     monkeypatch.setattr("cllm_bench.engine.loading.load_weights", loaded)
-    monkeypatch.setattr(engine_memory, "free_memory", lambda _: 200_000)
+    monkeypatch.setattr(machine_memory, "free_memory", lambda _: 200_000)
     asked = ["--method", "jacobi", "--method", "hf_generate", "--data", tmp_path]
     assert cli(monkeypatch, *command, *asked, "--output", tmp_path / "out") == 2
     told = " ".join(capsys.readouterr().err.split())
