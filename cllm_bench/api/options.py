@@ -59,6 +59,13 @@ Engine = Annotated[
 Threads = Annotated[
     int, Option("CPU threads. 0 uses the family's recommended number, or one per core.")
 ]
+Phases = Annotated[
+    bool,
+    Option(
+        "Load one set of checkpoints at a time, for all questions, where they do not fit on the "
+        "device together. Methods of different phases are not paired in time."
+    ),
+]
 DeviceMapText = Annotated[
     str,
     Option(
@@ -125,6 +132,7 @@ class RunOptions(Options):
     engine: Engine = "eager"
     threads: Threads = 0
     device_map: DeviceMapText = "none"
+    phases: Phases = False
     judge: JudgeModel = None
     judge_url: JudgeUrl = None
     allow_unsafe_code: AllowUnsafeCode = False

@@ -194,7 +194,16 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
         for name, task in tasks.items()
     )
     sandbox = check_sandbox(list(tasks.values()), allowed=options.allow_unsafe_code, tell=tell)
-    return RunPlan(family, specs, plans, options.repeats, options.seed, sampling, sandbox)
+    return RunPlan(
+        family,
+        specs,
+        plans,
+        options.repeats,
+        options.seed,
+        sampling,
+        sandbox,
+        phased=options.phases,
+    )
 
 
 class _Judging(NamedTuple):

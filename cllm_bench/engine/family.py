@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -176,6 +177,19 @@ class ModelFamily:
     def drop_parts(self) -> None:
         """Let go of what runs such weights, and with it of the weights."""
         self._parts.clear()
+
+    def release(self) -> None:
+        """Let go of all weights, to make room for others; one that is used again is loaded again.
+
+        A session that somebody keeps keeps its weights.
+        """
+        import torch
+
+        self._models.clear()
+        self.drop_parts()
+        gc.collect()  # hooks on a model hold what holds it
+        if self.runtime.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def take_passes(self) -> dict[str, int]:
         """Return how many passes all weights have run since the last call, by `Shape` as text."""

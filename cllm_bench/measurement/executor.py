@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Executor:
-    """Runs the decoders of a run on one clock.
+    """Runs the decoders of a run on one clock: those of one phase, which is all in most runs.
 
     Methods take turns, and a small model's first passes are slow where the method before it left
     other weights in the processor's caches: on `mini` by half a pass. In balanced orders all pay
@@ -53,6 +53,9 @@ class Executor:
         plan: What to run.
         clock: Of the device.
 
+    Attributes:
+        phase: The one whose methods are bound; at first the last one.
+
     Raises:
         UserError: A method does not fit the family.
     """
@@ -63,14 +66,39 @@ class Executor:
         self._warm: set[str] = set()
         self._rounds = 0
         self._bindings = 0
+        self.phase = len(plan.phases) - 1
         self._decoders = self._bound()
 
-    def _bound(self) -> dict[str, Decoder | LibraryDecoder]:
-        """Bind all methods, each time another one first: memory just freed is taken again in order.
+    @property
+    def _specs(self) -> tuple[MethodSpec, ...]:
+        return self._plan.phases[self.phase]
 
-        Bound in one order, every method would get back the places that it had.
+    def enter(self, phase: int) -> None:
+        """Bind the methods of another phase, after all weights of the one before are released.
+
+        Raises:
+            UserError: A method does not fit the family.
         """
-        specs = self._plan.specs
+        if phase == self.phase:
+            return
+        self.close()
+        self.phase = phase
+        self._warm.clear()
+        self._rounds = 0
+        self._decoders = self._bound()
+
+    def close(self) -> None:
+        """Let go of all that is bound and of all weights: nothing can be asked any more."""
+        self._release()
+        self._plan.family.release()
+
+    def _bound(self) -> dict[str, Decoder | LibraryDecoder]:
+        """Bind the methods of the phase, each time another one first.
+
+        Memory just freed is taken again in order: bound in one order, every method would get back
+        the places that it had.
+        """
+        specs = self._specs
         orders = balanced_orders(len(specs))
         order = [specs[place] for place in orders[self._bindings % len(orders)]]
         self._bindings += 1
@@ -108,7 +136,7 @@ class Executor:
         self._rounds = 1
         self._release()
         self._decoders = self._bound()
-        for spec in self._plan.specs:
+        for spec in self._specs:
             self.ask(spec, prompt._replace(limit=min(LEAD_TOKENS, prompt.limit)))
         return True
 
@@ -122,7 +150,7 @@ class Executor:
 
     def _settle(self, prompt: Prompt) -> None:
         """Run every method until two medians of its pace agree."""
-        for spec in self._plan.specs:
+        for spec in self._specs:
             previous = None
             for _ in range(WARM_UP_MEDIANS):
                 paces = [self._pace(spec, prompt) for _ in range(WARM_UP_RUNS)]

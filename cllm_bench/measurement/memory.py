@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.errors import UserError
 from cllm_bench.measurement.method_specs import MethodSpec
+from cllm_bench.measurement.phases import split_into_phases
 from cllm_bench.report.numbers import memory
 
 if TYPE_CHECKING:
@@ -89,18 +90,29 @@ def refuse_shortage(plan: RunPlan, tokens: int) -> None:
     known = {role: size for role, size in sizes.items() if size is not None}
     windows = [task.text.window for task in plan.tasks if task.text is not None]
     rows = max([VERIFIED_ROWS, *windows])
-    needs = memory_needed(plan.specs, known, tokens, rows)
-    total = sum(need.size for need in needs)
+    phases = [memory_needed(specs, known, tokens, rows) for specs in plan.phases]
+    needs = max(phases, key=_total)
+    total = _total(needs)
     if total > free:
+        apart = [
+            memory_needed(specs, known, tokens, rows) for specs in split_into_phases(plan.specs)
+        ]
+        fits_apart = not plan.phased and max(map(_total, apart)) <= free
+        what = f"phase {phases.index(needs) + 1} of the run" if plan.phased else "the run"
         parts = ", ".join(f"{need.what} {memory(need.size)}" for need in needs if need.size)
         raise UserError(
-            f"the run needs {memory(total)} of memory on {', '.join(devices)}, and "
-            f"{memory(free)} are free: {parts}; {_ways_out(plan)}"
+            f"{what} needs {memory(total)} of memory on {', '.join(devices)}, and "
+            f"{memory(free)} are free: {parts}; {_ways_out(plan, fits_apart=fits_apart)}"
         )
 
 
-def _ways_out(plan: RunPlan) -> str:
-    ways = ["name fewer methods or a smaller model"]
+def _total(needs: Sequence[Need]) -> int:
+    return sum(need.size for need in needs)
+
+
+def _ways_out(plan: RunPlan, *, fits_apart: bool) -> str:
+    ways = ["load one set of checkpoints at a time with --phases"] if fits_apart else []
+    ways += ["name fewer methods or a smaller model"]
     if plan.family.runtime.dtype in ("float32", "float64"):
         ways.append("halve the weights with --dtype bfloat16")
     if plan.family.runtime.device == "cuda" and plan.family.runtime.device_map == "none":

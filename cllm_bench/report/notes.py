@@ -155,6 +155,7 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
 def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         yield from _about_noise_floor(line)
+    yield from _about_phases(lines)
     yield from _about_weights(lines)
     yield from _about_machine(lines)
     noisy = [line for line in lines if (line.summary.spread or 0) > NOISY]
@@ -189,6 +190,20 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
             f"**noise floor: {found}, which should include 1**: something favoured one of the two, "
             f"so do not trust differences below {floor:.1%}"
         )
+
+
+def _about_phases(lines: Sequence[Line]) -> Iterator[str]:
+    """Say which methods answered at another time than the baseline."""
+    for manifest, own in _by_run(lines):
+        cells = [cell for s in own if (cell := manifest.cell(s.method)) is not None]
+        baseline = manifest.cell(manifest.baseline)
+        apart = [cell.method for cell in cells if baseline and cell.phase != baseline.phase]
+        if apart:
+            yield (
+                f"measured in phases, one set of checkpoints at a time: {', '.join(apart)} "
+                f"answered when all questions had been asked of {manifest.baseline}, so these "
+                "speedups are not paired in time, and a slow drift of the machine is in them"
+            )
 
 
 def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
@@ -282,9 +297,19 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
-        f"methods in balanced order; {_sampling(manifest)}; seed {manifest.seed}",
+        f"{_order(manifest)}; {_sampling(manifest)}; seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
+
+
+def _order(manifest: Manifest) -> str:
+    phases = 1 + max(cell.phase for cell in manifest.cells)
+    if phases == 1:
+        return "methods in balanced order"
+    return (
+        f"measured in {phases} phases, one set of checkpoints at a time, the methods of a phase in "
+        "balanced order"
+    )
 
 
 def _quantised(manifest: Manifest) -> str:

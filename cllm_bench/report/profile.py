@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
+from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
@@ -69,9 +70,11 @@ class ProfileManifest(Environment):
 
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
+        quantised: What the weights are run as, where they are quantised.
     """
 
     runtime: Runtime
+    quantised: Quantisation | None = None
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -168,6 +171,8 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _conditions(manifest: ProfileManifest) -> str:
     machine, runtime = manifest.machine, manifest.runtime
+    found = manifest.quantised
+    weights = "" if found is None else f"; quantised weights {found.kind}, states {found.dtype}"
     versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
         [
@@ -175,7 +180,8 @@ def _conditions(manifest: ProfileManifest) -> str:
             + ", ".join(
                 f"{name} {getattr(runtime, name)}"
                 for name in ("dtype", "attention", "engine", "threads")
-            ),
+            )
+            + weights,
             f"- {versions}; {manifest.created}",
         ]
     )

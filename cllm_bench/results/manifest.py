@@ -26,6 +26,8 @@ class MethodEntry:
         exactness: What it claims of its replies: `exact`, `distribution` or `lossy`.
         baseline: Label of the baseline on the same checkpoint.
         again: Whether it is the run's baseline, measured once more (A/A).
+        phase: In which phase of the run it was measured. Methods of one phase took turns, question
+            by question; those of a later one came when all questions had been asked.
         parameters: Parameters of the checkpoint.
         weight_bytes: Bytes of weights that a pass reads; None in earlier versions.
         cache_bytes_per_token: Bytes of keys and values that a pass reads of each committed token;
@@ -41,6 +43,7 @@ class MethodEntry:
     exactness: Exactness
     baseline: str
     again: bool = False
+    phase: int = 0
     parameters: int
     weight_bytes: int | None = None
     cache_bytes_per_token: int | None = None

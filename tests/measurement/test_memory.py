@@ -60,3 +60,19 @@ def test_a_run_that_does_not_fit_is_refused_before_it_loads(
     assert "target weights once more for a library" in told
     assert "--dtype bfloat16" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_what_fits_one_set_of_checkpoints_at_a_time_is_told_so(
+    tmp_path, tiny, monkeypatch, capsys, command
+):
+    monkeypatch.setattr(machine_memory, "free_memory", lambda _: 2_400_000)
+    asked = ["--method", "jacobi", "--method", "jacobi:checkpoint=other", "--data", tmp_path]
+    asked += ["--limit", 1, "--repeats", 1, "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *command, *asked) == 2
+    assert "set of checkpoints at a time with --phases" in " ".join(capsys.readouterr().err.split())
+    assert cli(monkeypatch, *command, *asked, "--phases") == 0
+    monkeypatch.setattr(machine_memory, "free_memory", lambda _: 200_000)
+    assert cli(monkeypatch, *command, *asked, "--phases") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "phase 1 of the run needs" in told
+    assert "with --phases" not in told
