@@ -111,7 +111,9 @@ class Method(Protocol):
 
     Optional attributes: `baseline = True` marks the method that all others are compared with;
     `sampled` is the exactness at temperatures above 0 (a method without it decodes greedily only);
-    `extra_roles` names the roles of the family that the method needs besides its checkpoint.
+    `extra_roles` names the roles of the family that the method needs besides its checkpoint;
+    `own_weights = True` says that it loads the weights of its roles once more, as a library has
+    them, rather than those that the family shares.
     """
 
     @property

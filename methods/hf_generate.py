@@ -41,6 +41,7 @@ class HfGenerate:
 
     exactness: ClassVar[Exactness] = "exact"
     sampled: ClassVar[Exactness] = "distribution"
+    own_weights: ClassVar[bool] = True
 
     cache: Cache = "dynamic"
     checkpoint: str = "target"
@@ -62,6 +63,7 @@ class HfAssisted:
 
     exactness: ClassVar[Exactness] = "exact"
     sampled: ClassVar[Exactness] = "distribution"
+    own_weights: ClassVar[bool] = True
 
     k: int = 4
     draft: str = "draft"

@@ -66,6 +66,21 @@ Engine = Annotated[
 Threads = Annotated[
     int, Option("CPU threads. 0 uses the family's recommended number, or one per core.")
 ]
+Phases = Annotated[
+    bool,
+    Option(
+        "Load one set of checkpoints at a time, for all questions, where they do not fit on the "
+        "device together. Methods of different phases are not paired in time."
+    ),
+]
+DeviceMapText = Annotated[
+    str,
+    Option(
+        "How a model that is too large for one GPU is spread over all of them: none; auto; or "
+        "balanced or sequential, as accelerate places layers.",
+        "--device-map",
+    ),
+]
 AllowUnsafeCode = Annotated[
     bool, Option("Run code that models write even where this system cannot isolate it fully.")
 ]
@@ -124,6 +139,8 @@ class RunOptions(Options):
     attention: Attention = "sdpa"
     engine: Engine = "auto"
     threads: Threads = 0
+    device_map: DeviceMapText = "none"
+    phases: Phases = False
     judge: JudgeModel = None
     judge_url: JudgeUrl = None
     allow_unsafe_code: AllowUnsafeCode = False
@@ -237,6 +254,7 @@ class ProfileOptions(Options):
     attention: Attention = "sdpa"
     engine: Engine = "auto"
     threads: Threads = 0
+    device_map: DeviceMapText = "none"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cllm_bench.core.settings import parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.family_file import describe_family
-from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
+from cllm_bench.engine.runtime import Attention, DeviceMap, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import RunPlan, TaskPlan, plan_task
@@ -180,7 +180,10 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
     # Before torch is loaded, so that a wrong name is told at once.
     threads = options.threads or describe_family(options.model, options.roles).threads
     engine = choice("engine", options.engine, Engine)
-    runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
+    device_map = choice("device-map", options.device_map, DeviceMap)
+    runtime = Runtime(
+        options.device, options.dtype, attention, engine, threads, device_map
+    ).resolve()
     family = find_family(options.model, roles=options.roles, runtime=runtime)
     _check_roles(registry, family, specs, options)
     sources = task_sources(
@@ -200,6 +203,7 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
         sampling,
         sandbox,
         flush_caches=options.flush_caches,
+        phased=options.phases,
     )
 
 

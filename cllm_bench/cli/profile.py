@@ -13,7 +13,7 @@ from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.family_file import describe_family
-from cllm_bench.engine.runtime import Attention, Engine, Runtime, choice
+from cllm_bench.engine.runtime import Attention, DeviceMap, Engine, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
@@ -34,13 +34,19 @@ def profile_command(options: ProfileOptions) -> None:
     attention = choice("attention", options.attention, Attention)
     threads = options.threads or named.threads
     engine = choice("engine", options.engine, Engine)
-    runtime = Runtime(options.device, options.dtype, attention, engine, threads).resolve()
+    device_map = choice("device-map", options.device_map, DeviceMap)
+    runtime = Runtime(
+        options.device, options.dtype, attention, engine, threads, device_map
+    ).resolve()
     family = find_family(options.model, roles=options.roles, runtime=runtime)
     console = Console(stderr=True)
     with LiveProgress(console) as progress:
         found = measure(family, options.checkpoint, ROWS, CONTEXTS, progress)
     manifest = ProfileManifest(
-        **vars(environment(runtime.device)), runtime=runtime, engines=dict(family.engines)
+        **vars(environment(runtime.device)),
+        runtime=runtime,
+        engines=dict(family.engines),
+        quantised=family.quantised().get(options.checkpoint),
     )
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+def is_spread(model: PreTrainedModel) -> bool:
+    """Tell whether the layers of a model are on several devices: hooks move states between them."""
+    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
 
 
 class PreallocatedLayer(CacheLayerMixin):
@@ -89,26 +95,33 @@ class PreallocatedCache(Cache):
 
     Layers whose states have one shape, which is all of them in most models, are slices of one
     buffer, so that bringing rows together takes the same few operations for any number of layers.
+
+    Args:
+        layers: How many.
+        capacity: Tokens for which there is room.
+        spread: Whether layers are on several devices: then each has buffers of its own.
     """
 
-    def __init__(self, layers: int, capacity: int) -> None:
+    def __init__(self, layers: int, capacity: int, *, spread: bool = False) -> None:
         self._rows: list[PreallocatedLayer] = [
             PreallocatedLayer(capacity, partial(self._buffer, layer)) for layer in range(layers)
         ]
         self._shared: dict[str, Tensor] = {}  # keys and values: (layers, B, heads, capacity, size)
         self._apart: list[Tensor] = []  # buffers of layers of another shape
         self.capacity = capacity
+        self._spread = spread
         super().__init__(layers=list(self._rows))
 
     def _buffer(self, layer: int, states: Tensor, kind: str) -> Tensor:
         batch, heads, _, size = states.shape
         shape = (batch, heads, self.capacity, size)
-        if kind not in self._shared:
+        if kind not in self._shared and not self._spread:
             self._shared[kind] = states.new_zeros(len(self._rows), *shape)
-        shared = self._shared[kind]
-        likeness = (shared.shape[1:], shared.dtype, shared.device)
-        if likeness == (shape, states.dtype, states.device):
-            return shared[layer]
+        shared = self._shared.get(kind)
+        if shared is not None:
+            likeness = (shared.shape[1:], shared.dtype, shared.device)
+            if likeness == (shape, states.dtype, states.device):
+                return shared[layer]
         self._apart.append(states.new_zeros(shape))
         return self._apart[-1]
 
@@ -161,6 +174,8 @@ class PreallocatedCache(Cache):
         start = self._rows[0].length
         places, end = rows + start, start + rows.numel()
         for buffer in self._buffers():
+            if buffer.device != places.device:  # layers of one device stand together
+                places = places.to(buffer.device)
             buffer[..., start:end, :] = buffer.index_select(-2, places)
 
     def move(self, sources: Tensor, places: Tensor) -> None:

@@ -72,12 +72,16 @@ class Clock:
         return self._events.begin.elapsed_time(self._events.end) * 1e-3
 
 
-def device_clock(device: str) -> Clock:
-    """Return the clock for a device such as `cpu` or `cuda:0`."""
-    if device.startswith("cuda"):
+def device_clock(*devices: str) -> Clock:
+    """Return the clock for a device such as `cpu` or `cuda:0`, or for several CUDA devices."""
+    if devices[0].startswith("cuda"):
         import torch
+
+        def synchronize() -> None:
+            for device in devices:
+                torch.cuda.synchronize(device)
 
         make: Callable[..., Event] = torch.cuda.Event
         events = Events(make(enable_timing=True), make(enable_timing=True))
-        return Clock(lambda: torch.cuda.synchronize(device), events)
+        return Clock(synchronize, events)
     return Clock()

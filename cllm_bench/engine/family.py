@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from cllm_bench.engine.cuda_graphs import Captures
+    from cllm_bench.engine.quantisation import Quantisation
     from cllm_bench.engine.session import Session
 
 
@@ -220,6 +222,20 @@ class ModelFamily:
         """Let go of what runs such weights, and with it of the weights."""
         self._parts.clear()
 
+    def release(self) -> None:
+        """Let go of all weights, to make room for others; one that is used again is loaded again.
+
+        A session that somebody keeps keeps its weights.
+        """
+        import torch
+
+        self._models.clear()
+        self._library_models.clear()
+        self.drop_parts()
+        gc.collect()  # hooks on a model hold what holds it
+        if self.runtime.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
     def take_passes(self) -> dict[str, int]:
         """Return how many passes all weights have run since the last call, by `Shape` as text."""
         return self._passes.take()
@@ -266,8 +282,24 @@ class ModelFamily:
         return self._models
 
     def parameters(self, role: str) -> int:
-        """Return the number of parameters of a role, tied ones once."""
-        return sum(parameter.numel() for parameter in self.model(role).parameters())
+        """Return the number of parameters of a role, tied ones once, quantised ones unpacked."""
+        from cllm_bench.engine.memory import skeleton
+        from cllm_bench.engine.quantisation import is_quantised
+
+        model = self.model(role)
+        if is_quantised(model):  # several in one number, or in tensors that are no parameters
+            model = skeleton(model.config, model.dtype)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+    def quantised(self) -> dict[str, Quantisation]:
+        """Return what the roles with quantised weights are run as, of those that are loaded."""
+        from cllm_bench.engine.loading import load_config
+        from cllm_bench.engine.quantisation import declared_kind, quantisation_of
+
+        kinds = {role: declared_kind(load_config(self.checkpoint(role))) for role in self._models}
+        return {
+            role: quantisation_of(self.model(role), kind) for role, kind in kinds.items() if kind
+        }
 
 
 def find_family(

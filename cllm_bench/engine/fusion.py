@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from cllm_bench.engine.cache import is_spread
 from cllm_bench.engine.fused_body import fuse_body
 from cllm_bench.engine.fused_layers import fuse_layers
 from cllm_bench.engine.norms import RMS_NORMS
@@ -23,7 +24,13 @@ _ROWS = (1, 2, 16, 200)
 
 
 def fuse(model: PreTrainedModel) -> PreTrainedModel:
-    """Prepare a model for inference where it is, in place; it must not be moved or cast later."""
+    """Prepare a model for inference where it is, in place; it must not be moved or cast later.
+
+    One that is spread over devices stays as it is: what replaced its modules would lack the hooks
+    that move states from one device to the next.
+    """
+    if is_spread(model):
+        return model
     fuse_norms(model)
     fuse_layers(model)
     shorten_lookups(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,9 @@ from cllm_bench.core.files import reading
 from cllm_bench.engine import attention
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.fusion import fuse
+from cllm_bench.engine.memory import placement, refuse_offload
 from cllm_bench.engine.positions import attention_window, forgetful_layers
+from cllm_bench.engine.quantisation import declared_kind, is_quantised, refuse_unknown_kind
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
@@ -34,9 +37,10 @@ from cllm_bench.errors import UserError
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 # The harness says what it loads, and refuses what is not whole; transformers' own bars and
-# warnings would write into its display.
+# warnings, and those of what it loads quantised weights with, would write into its display.
 disable_progress_bar()
 set_verbosity_error()
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 attention.register()
 
 
@@ -75,16 +79,20 @@ def load_weights(
         refuse_kernel(config, runtime.attention, checkpoint.location)
         if not windows:
             refuse_window(config, checkpoint.location)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            **where,
-            config=config,
-            dtype=getattr(torch, runtime.dtype),
-            attn_implementation=runtime.attention,
-            output_loading_info=True,
-        )
+        quantised = declared_kind(config) is not None
+        with _room(checkpoint, runtime):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                **where,
+                config=config,
+                # What is quantised has a precision of its own, and may not be moved later.
+                dtype="auto" if quantised else getattr(torch, runtime.dtype),
+                **placement(checkpoint, runtime),
+                attn_implementation=runtime.attention,
+                output_loading_info=True,
+            )
     except UserError:
         raise
-    except Exception as error:  # a damaged file may raise anything
+    except Exception as error:  # a damaged file, or a package that is missing, may raise anything
         raise _cannot_load("model", checkpoint, error) from None
     sinks = any(name.endswith("sinks") for name, _ in model.named_parameters())
     if sinks and runtime.attention != "eager":
@@ -92,8 +100,9 @@ def load_weights(
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
-    with _room(checkpoint, runtime):
-        return model.to(runtime.device)
+    refuse_offload(model, runtime, checkpoint.location)
+    found: PreTrainedModel = model
+    return found
 
 
 def load_library_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
@@ -216,7 +225,7 @@ def stop_ids(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> froz
 
 
 def refuse_config(config: PreTrainedConfig, name: str) -> None:
-    """Refuse, by its configuration, a model whose cache cannot roll back.
+    """Refuse, by its configuration, a model whose cache cannot roll back, or that none can read.
 
     Raises:
         UserError: It can not, and why.
@@ -229,6 +238,7 @@ def refuse_config(config: PreTrainedConfig, name: str) -> None:
         reason = f"it has layers of kind {', '.join(other)}, which forget what a rollback needs"
     if reason:
         raise UserError(f"'{name}' cannot be measured here: {reason}")
+    refuse_unknown_kind(config, name)
 
 
 def refuse_window(config: PreTrainedConfig, name: str) -> None:
@@ -289,7 +299,9 @@ def refuse_behaviour(model: PreTrainedModel, name: str) -> None:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"'{name}' cannot be measured here: its cache fails ({reason})") from None
-    tolerance = 64 * torch.finfo(model.dtype).eps * float(straight.abs().max().clamp(min=1e-3))
+    # Kernels for quantised weights compute in half precision, whatever the states' is.
+    precision = torch.bfloat16 if is_quantised(model) else model.dtype
+    tolerance = 64 * torch.finfo(precision).eps * float(straight.abs().max().clamp(min=1e-3))
     if not torch.allclose(straight, again, rtol=0.0, atol=tolerance):
         raise UserError(
             f"'{name}' cannot be measured here: rolled back, its cache gives other logits "

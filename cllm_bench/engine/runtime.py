@@ -11,6 +11,7 @@ from cllm_bench.machine.processes import cores, processes_here
 
 Engine = Literal["auto", "eager", "graph", "compiled"]
 Attention = Literal["sdpa", "eager", "plain"]
+DeviceMap = Literal["none", "auto", "balanced", "sequential"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -29,6 +30,9 @@ class Runtime:
             CUDA each model gets the fastest that passes a self-check.
         threads: CPU threads within an operation; 0 is one for each core, or the share of them
             that falls to one of several processes.
+        device_map: How the layers of a model are spread over all CUDA devices: not at all (`none`);
+            `balanced` or `sequential`, as accelerate places them; or `auto`: balanced, but a model
+            that takes at most half of the first device stays there.
     """
 
     device: str = "auto"
@@ -36,12 +40,22 @@ class Runtime:
     attention: Attention = "sdpa"
     engine: Engine = "eager"
     threads: int = 0
+    device_map: DeviceMap = "none"
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """All devices that passes of this runtime may run on, the first one's layers first."""
+        if self.device_map == "none":
+            return (self.device,)
+        import torch
+
+        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
 
     def resolve(self) -> Runtime:
         """Replace every `auto` by what it means on this machine, and set device and threads.
 
         Raises:
-            UserError: An unknown dtype, or a device that is not here.
+            UserError: An unknown dtype, a device that is not here, or settings that do not fit.
         """
         import torch
 
@@ -62,6 +76,8 @@ class Runtime:
                 f"--engine {engine} captures CUDA graphs, and the device is {device}; "
                 "use --engine eager"
             )
+        if self.device_map != "none":
+            _check_device_map(self.device_map, device, self.engine)
         if self.threads < 0:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
         threads = self.threads or max(1, cores() // processes_here())
@@ -99,6 +115,19 @@ def choice(option: str, text: str, kind: Any) -> Any:
     if text not in get_args(kind):
         raise UserError(f"--{option} {text} is not one of {', '.join(get_args(kind))}")
     return text
+
+
+def _check_device_map(device_map: DeviceMap, device: str, engine: Engine) -> None:
+    if device != "cuda":
+        raise UserError(
+            f"--device-map {device_map} spreads a model over all CUDA devices, and the device is "
+            f"{device}; leave out --device-map, or use --device cuda"
+        )
+    if engine != "eager":
+        raise UserError(
+            f"--engine {engine} captures passes of one device, and --device-map {device_map} "
+            "spreads a model over several; use --engine eager"
+        )
 
 
 def _check_device(device: str) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cllm_bench.engine.attention import knows_lower_right
-from cllm_bench.engine.cache import PreallocatedCache
+from cllm_bench.engine.cache import PreallocatedCache, is_spread
 from cllm_bench.engine.passes import PassLog
 from cllm_bench.engine.positions import attention_window, positions
 from cllm_bench.errors import UserError
@@ -96,7 +96,7 @@ class Session:
         passes: Where the calls of `forward` are counted.
 
     Attributes:
-        device: The device of the model.
+        device: The device of the model; of one that is spread over several, of its first layers.
         length: The number of committed tokens, L.
     """
 
@@ -112,7 +112,8 @@ class Session:
         self._passes = passes or PassLog()
         self.device = model.device
         self._positions_known = positions(model.config)
-        self._cache = PreallocatedCache(model.config.get_text_config().num_hidden_layers, capacity)
+        layers = model.config.get_text_config().num_hidden_layers
+        self._cache = PreallocatedCache(layers, capacity, spread=is_spread(model))
         self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _Masks(model.device, model.dtype)
         self._lower_right = knows_lower_right(model)
@@ -242,7 +243,8 @@ class Session:
                 logits_to_keep=1 if last_only else 0,
             )
         self._pending = rows
-        states = found[0][-1 if last_only else 0 :] if found else None
+        # Those of a spread model are where its last layers are.
+        states = found[0][-1 if last_only else 0 :].to(self.device) if found else None
         return Output(output.logits[0], states)
 
     def _attention_mask(self, rows: int, mask: Tensor | None) -> Tensor | None:

@@ -63,7 +63,7 @@ class LocalJudge:
                 sampling=Sampling(),
                 max_new_tokens=MAX_TOKENS,
                 stop_ids=self._family.stop_ids,
-                clock=device_clock(self._family.runtime.device),
+                clock=device_clock(*self._family.runtime.devices),
             )
         except UserError as error:  # the prompt does not fit into the context
             raise NoOpinion(str(error), own=True) from None

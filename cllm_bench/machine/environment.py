@@ -18,7 +18,11 @@ from typing import Any
 from cllm_bench.machine.interference import driver_name
 from cllm_bench.machine.processes import cores
 
-PACKAGES = ("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
+PACKAGES = (
+    *("cllm-bench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers"),
+    # Where they are installed: what multiplies quantised weights.
+    *("bitsandbytes", "torchao", "gptqmodel", "compressed-tensors", "kernels"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

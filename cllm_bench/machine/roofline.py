@@ -102,14 +102,25 @@ def _seconds(run: Callable[[], object], device: str) -> float:
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of weights that a pass reads: not an embedding that is only looked up."""
+    """Return the bytes of weights that a pass reads: not an embedding that is only looked up.
+
+    Of quantised weights what is stored counts: packed numbers, and their scales, which are no
+    parameters.
+    """
     inputs = getattr(model.get_input_embeddings(), "weight", None)
     outputs = getattr(model.get_output_embeddings(), "weight", None)
+    stored = {id(each): each for each in model.state_dict(keep_vars=True).values()}
     return sum(
-        each.numel() * each.element_size()
-        for each in model.parameters()
-        if each is not inputs or each is outputs
+        _stored_bytes(each) for each in stored.values() if each is not inputs or each is outputs
     )
+
+
+def _stored_bytes(tensor: Tensor) -> int:
+    """Return the bytes of a tensor; one of a quantised kind may be made of others."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        return sum(_stored_bytes(getattr(tensor, part)) for part in flatten()[0])
+    return tensor.numel() * tensor.element_size()
 
 
 def cache_bytes(model: PreTrainedModel) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cllm_bench.contracts import Decoder, LibraryDecoder
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Executor:
-    """Runs the decoders of a run on one clock.
+    """Runs the decoders of a run on one clock: those of one phase, which is all in most runs.
 
     Methods take turns, and a small model's first passes are slow where the method before it left
     other weights in the processor's caches: on `mini` by half a pass. In balanced orders all pay
@@ -59,6 +59,9 @@ class Executor:
         clock: Of the device.
         flush: Empties the caches before each timed reply; none leaves them as they are.
 
+    Attributes:
+        phase: The one whose methods are bound; at first the last one.
+
     Raises:
         UserError: A method does not fit the family.
     """
@@ -72,14 +75,39 @@ class Executor:
         self._warm: set[str] = set()
         self._rounds = 0
         self._bindings = 0
+        self.phase = len(plan.phases) - 1
         self._decoders = self._bound()
 
-    def _bound(self) -> dict[str, Decoder | LibraryDecoder]:
-        """Bind all methods, each time another one first: memory just freed is taken again in order.
+    @property
+    def _specs(self) -> tuple[MethodSpec, ...]:
+        return self._plan.phases[self.phase]
 
-        Bound in one order, every method would get back the places that it had.
+    def enter(self, phase: int) -> None:
+        """Bind the methods of another phase, after all weights of the one before are released.
+
+        Raises:
+            UserError: A method does not fit the family.
         """
-        specs = self._plan.specs
+        if phase == self.phase:
+            return
+        self.close()
+        self.phase = phase
+        self._warm.clear()
+        self._rounds = 0
+        self._decoders = self._bound()
+
+    def close(self) -> None:
+        """Let go of all that is bound and of all weights: nothing can be asked any more."""
+        self._release()
+        self._plan.family.release()
+
+    def _bound(self) -> dict[str, Decoder | LibraryDecoder]:
+        """Bind the methods of the phase, each time another one first.
+
+        Memory just freed is taken again in order: bound in one order, every method would get back
+        the places that it had.
+        """
+        specs = self._specs
         orders = balanced_orders(len(specs))
         order = [specs[place] for place in orders[self._bindings % len(orders)]]
         self._bindings += 1
@@ -117,7 +145,7 @@ class Executor:
         self._rounds = 1
         self._release()
         self._decoders = self._bound()
-        for spec in self._plan.specs:
+        for spec in self._specs:
             self.ask(spec, _begun(longest, LEAD_TOKENS))
         return True
 
@@ -131,7 +159,7 @@ class Executor:
 
     def _settle(self, prompt: Prompt) -> None:
         """Run every method until two medians of its pace agree."""
-        for spec in self._plan.specs:
+        for spec in self._specs:
             previous = None
             for _ in range(WARM_UP_MEDIANS):
                 paces = [self._pace(spec, prompt) for _ in range(WARM_UP_RUNS)]
@@ -164,7 +192,7 @@ class Executor:
             The answer, and whether its time holds the capture of a graph.
         """
         decoder, family = self._decoders[spec.label], self._plan.family
-        reset_peak, read_peak = _peak_memory(family.runtime.device)
+        reset_peak, read_peak = _peak_memory(family.runtime.devices)
 
         def answer(asked: Prompt) -> Generation:
             return generate(
@@ -216,13 +244,16 @@ def _watch(thing: object) -> Callable[[], object]:
         return lambda: True
 
 
-def _peak_memory(device: str) -> tuple[Callable[[], None], Callable[[], int | None]]:
-    """Return how to reset and to read the device's peak memory; the CPU has no such counter."""
-    if not device.startswith("cuda"):
+def _peak_memory(
+    devices: Sequence[str],
+) -> tuple[Callable[[], None], Callable[[], int | None]]:
+    """Return how to reset and to read the devices' peak memory; the CPU has no such counter."""
+    if not devices[0].startswith("cuda"):
         return (lambda: None), (lambda: None)
     import torch
 
-    return (
-        lambda: torch.cuda.reset_peak_memory_stats(device),
-        lambda: int(torch.cuda.max_memory_allocated(device)),
-    )
+    def reset() -> None:
+        for device in devices:
+            torch.cuda.reset_peak_memory_stats(device)
+
+    return reset, lambda: sum(int(torch.cuda.max_memory_allocated(each)) for each in devices)

@@ -43,6 +43,11 @@ class MethodSpec:
         """All roles that the method needs."""
         return (self.checkpoint, *getattr(self.method, "extra_roles", ()))
 
+    @property
+    def own_weights(self) -> bool:
+        """Whether it loads its roles' weights once more, as a library has them."""
+        return bool(getattr(self.method, "own_weights", False))
+
 
 def plan_methods(
     registry: Registry,

@@ -8,7 +8,8 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench.contracts import (
@@ -26,9 +27,11 @@ from cllm_bench.core.sample_ids import draw_ids, question_of
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
+from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.measurement.method_specs import MethodSpec
+from cllm_bench.measurement.phases import split_into_phases
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
 from cllm_bench.results.manifest import CheckpointEntry, Manifest, MethodEntry, TaskEntry
@@ -79,12 +82,28 @@ class TaskPlan:
 
 
 class Round(NamedTuple):
-    """One question, asked once of every method that it is asked of."""
+    """One question, asked once of every method of a phase that it is asked of."""
 
     plan: TaskPlan
     sample: Sample
     repeat: int
     specs: tuple[MethodSpec, ...]  # in the order of asking
+    phase: int = 0
+
+
+@dataclass
+class WeightFacts:
+    """What a manifest says of weights, gathered phase by phase while they are loaded.
+
+    Attributes:
+        cells: The entry of each method, by its label.
+        checkpoints: How each role's weights are run.
+        quantised: What the roles with quantised weights are run as.
+    """
+
+    cells: dict[str, MethodEntry] = field(default_factory=dict)
+    checkpoints: dict[str, CheckpointEntry] = field(default_factory=dict)
+    quantised: dict[str, Quantisation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,7 @@ class RunPlan:
         sampling: How tokens are chosen.
         sandbox: What programs are kept from, where a task runs what a model writes.
         flush_caches: Whether the caches are emptied before each timed reply.
+        phased: Whether the checkpoints are loaded one set at a time, each for all questions.
     """
 
     family: ModelFamily
@@ -110,26 +130,36 @@ class RunPlan:
     sampling: Sampling
     sandbox: Mapping[str, Any] | None = None
     flush_caches: bool = False
+    phased: bool = False
+
+    @cached_property
+    def phases(self) -> tuple[tuple[MethodSpec, ...], ...]:
+        """The methods that are loaded together and take turns: all of them, or a set at a time."""
+        return split_into_phases(self.specs) if self.phased else (self.specs,)
 
     def rounds(self) -> Iterator[Round]:
-        """Yield the rounds in order.
+        """Yield the rounds in order, phase by phase.
 
         Repeats of a question lie far apart, so that their spread shows the machine's drift; the
         methods, shuffled once a task, take turns in balanced orders: those of rounds with as many
         methods are balanced among themselves.
         """
-        for plan in self.tasks:
-            shuffled = list(self.specs)
-            random.Random(f"{self.seed}/{plan.label}").shuffle(shuffled)
-            asked = {spec.label: {each.id for each in plan.asked_of(spec)} for spec in shuffled}
-            for repeat in range(self.repeats):
-                rounds = Counter[int]()
-                for sample in plan.samples:
-                    specs = [spec for spec in shuffled if sample.id in asked[spec.label]]
-                    orders = balanced_orders(len(specs))
-                    order = orders[(rounds[len(specs)] + repeat) % len(orders)]
-                    rounds[len(specs)] += 1
-                    yield Round(plan, sample, repeat, tuple(specs[place] for place in order))
+        for phase, specs in enumerate(self.phases):
+            for plan in self.tasks:
+                yield from self._rounds(plan, phase, specs)
+
+    def _rounds(self, plan: TaskPlan, phase: int, specs: Sequence[MethodSpec]) -> Iterator[Round]:
+        shuffled = list(specs)
+        random.Random(f"{self.seed}/{plan.label}").shuffle(shuffled)
+        asked = {spec.label: {each.id for each in plan.asked_of(spec)} for spec in shuffled}
+        for repeat in range(self.repeats):
+            rounds = Counter[int]()
+            for sample in plan.samples:
+                asking = [spec for spec in shuffled if sample.id in asked[spec.label]]
+                orders = balanced_orders(len(asking))
+                order = orders[(rounds[len(asking)] + repeat) % len(orders)]
+                rounds[len(asking)] += 1
+                yield Round(plan, sample, repeat, tuple(asking[place] for place in order), phase)
 
     def sampling_of(self, task: TaskPlan, sample: Sample, turn: int) -> Sampling:
         """Return how one reply is chosen: its seed is its own, the same for every method.
@@ -177,6 +207,7 @@ class RunPlan:
             "seed": self.seed,
             "sampling": dataclasses.asdict(self.sampling),
             "flush_caches": self.flush_caches,
+            "phased": self.phased,
             "runtime": dataclasses.asdict(self.family.runtime),
             "machine": machine_identity(self.family.runtime.device),
             "versions": versions(),
@@ -191,11 +222,11 @@ class RunPlan:
         places = {code_place(cls) for cls in classes}
         return {place.name: code_hash(place) for place in sorted(places)}
 
-    def manifest(self, extra_parameters: Mapping[str, int], flushed_bytes: int = 0) -> Manifest:
+    def manifest(self, weights: WeightFacts, flushed_bytes: int = 0) -> Manifest:
         """Return the whole manifest.
 
         Args:
-            extra_parameters: By spec, those that it needs beside its checkpoint's.
+            weights: What was found out of those of all phases.
             flushed_bytes: Overwritten before each timed reply.
         """
         from cllm_bench.machine.roofline import bandwidth
@@ -217,19 +248,32 @@ class RunPlan:
             copy_bandwidth=measured and measured.copy,
             read_bandwidth=measured and measured.read,
             flushed_bytes=flushed_bytes,
-            checkpoints={
-                role: _describe_checkpoint(model) for role, model in self.family.loaded.items()
-            },
-            cells=tuple(
-                self._describe(spec, extra_parameters.get(spec.label, 0)) for spec in self.specs
-            ),
+            checkpoints=weights.checkpoints,
+            quantised=weights.quantised,
+            cells=tuple(weights.cells[spec.label] for spec in self.specs),
             tasks=tuple(
                 _describe_task(plan, {spec.label: plan.replies(spec) for spec in self.specs})
                 for plan in self.tasks
             ),
         )
 
-    def _describe(self, spec: MethodSpec, extra_parameters: int) -> MethodEntry:
+    def describe_weights(self, phase: int, extra_parameters: Mapping[str, int]) -> WeightFacts:
+        """Return what a manifest says of the weights of a phase, which are loaded.
+
+        Args:
+            phase: Its number.
+            extra_parameters: By spec, those that it needs beside its checkpoint's.
+        """
+        return WeightFacts(
+            {
+                spec.label: self._describe(spec, phase, extra_parameters.get(spec.label, 0))
+                for spec in self.phases[phase]
+            },
+            {role: _describe_checkpoint(model) for role, model in self.family.loaded.items()},
+            self.family.quantised(),
+        )
+
+    def _describe(self, spec: MethodSpec, phase: int, extra_parameters: int) -> MethodEntry:
         from cllm_bench.machine.roofline import cache_bytes, weight_bytes
 
         model = self.family.model(spec.checkpoint)
@@ -241,6 +285,7 @@ class RunPlan:
             exactness=spec.exactness,
             baseline=spec.baseline,
             again=spec.again,
+            phase=phase,
             parameters=self.family.parameters(spec.checkpoint),
             weight_bytes=weight_bytes(model),
             cache_bytes_per_token=cache_bytes(model),

@@ -53,7 +53,7 @@ def measure(
     from cllm_bench.machine.roofline import bandwidth, cache_bytes, weight_bytes
 
     listen("loading the weights", 0, 1)
-    clock, model = device_clock(family.runtime.device), family.model(role)
+    clock, model = device_clock(*family.runtime.devices), family.model(role)
     room = family.session(role).room
     fitting = [context for context in contexts if context + 1 <= room]
     if not fitting:

@@ -68,6 +68,16 @@ class Prompts:
                     "max_new_tokens, or leave out the longest questions with --limit"
                 )
 
+    def longest_sequence(self, plan: TaskPlan) -> int:
+        """Return the most tokens that a sequence of a task can have: prompt and replies."""
+        most = 0
+        for sample in plan.samples:
+            turns = plan.turns(sample)
+            last = self._later(plan, sample, [""] * (turns - 1)) if turns > 1 else None
+            prompt = self._opening(plan, sample) if last is None else last
+            most = max(most, len(prompt) + turns * plan.task.max_new_tokens)
+        return most
+
     def reply(self, plan: TaskPlan, token_ids: Sequence[int]) -> str:
         """Return the text to grade."""
         text = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))

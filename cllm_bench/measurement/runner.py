@@ -12,12 +12,14 @@ from cllm_bench.decoding.exactness import Comparison, verdict
 from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.pass_timing import TURN, TURNS
+from cllm_bench.engine.passes import Shape
 from cllm_bench.machine.cache_flush import CacheFlush
 from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.measurement.executor import Answer, Executor
+from cllm_bench.measurement.memory import refuse_shortage
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.perplexity import Texts
-from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan
+from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan, WeightFacts
 from cllm_bench.measurement.prompts import Prompt, Prompts
 from cllm_bench.measurement.rounding import RoundingSurvey
 from cllm_bench.report.write import write_summary
@@ -55,21 +57,23 @@ class Runner:
     def __init__(self, plan: RunPlan, output: Path, listen: Listen) -> None:
         self._plan = plan
         self._listen = listen
+        self._prompts = Prompts(plan)
+        # Prompts that cannot be made or are too long, and weights that do not fit, are told before
+        # any are loaded.
+        for each in plan.tasks:
+            self._prompts.refuse_too_long(each)
+        refuse_shortage(plan, max(map(self._prompts.longest_sequence, plan.tasks)))
         listen("loading the weights", 0, 1)
         if (stored := ResultFolder.manifest_of(output)) is not None:
             plan.family.engines.update(stored.engines)  # a run goes on with what it began with
-        self._clock = device_clock(plan.family.runtime.device)
+        self._clock = device_clock(*plan.family.runtime.devices)
         self._watch = MachineWatch(plan.family.runtime.device)
         flush = CacheFlush(plan.family.runtime.device) if plan.flush_caches else None
         self._executor = Executor(plan, self._clock, flush)
         self._texts = Texts(plan)
-        self._prompts = Prompts(plan)
         self._survey = RoundingSurvey(plan, self._prompts, listen)
-        for each in plan.tasks:
-            self._prompts.refuse_too_long(each)  # told before there is a folder
-        extra = self._executor.extra_parameters()
         flushed = 0 if flush is None else flush.bytes
-        self.folder = ResultFolder.open(output, plan.manifest(extra, flushed))
+        self.folder = ResultFolder.open(output, plan.manifest(self._weights(), flushed))
         self._stored = {row.key: row for row in self.folder.rows}
 
     def run(self) -> list[Summary]:
@@ -78,21 +82,68 @@ class Runner:
         Returns:
             The summaries, one for each task and method.
         """
-        for wanted in self._texts.missing(self.folder.perplexities):
+        rounds = list(self._plan.rounds())
+        for phase in range(len(self._plan.phases)):
+            self._run_phase(phase, rounds)
+        self._executor.close()  # a judge on this machine needs the room
+        self._listen("summary", len(rounds), len(rounds))
+        return write_summary(self.folder)
+
+    def _weights(self) -> WeightFacts:
+        """Load the weights of all phases once, the first phase last, and describe them.
+
+        So what cannot be loaded is told before anything is measured, and the manifest is whole.
+        """
+        found = WeightFacts()
+        for phase in reversed(range(len(self._plan.phases))):
+            self._executor.enter(phase)
+            own = self._plan.describe_weights(phase, self._executor.extra_parameters())
+            found.cells |= own.cells
+            found.checkpoints |= own.checkpoints
+            found.quantised |= own.quantised
+        return found
+
+    def _run_phase(self, phase: int, rounds: Sequence[Round]) -> None:
+        """Measure what is missing of one phase; where nothing is, load nothing."""
+        roles = {spec.checkpoint for spec in self._plan.phases[phase]}
+        texts = [
+            wanted
+            for wanted in self._texts.missing(self.folder.perplexities)
+            if wanted.role in roles
+        ]
+        missing = {
+            number: specs
+            for number, round_ in enumerate(rounds)
+            if round_.phase == phase and (specs := self._missing(round_))
+        }
+        untimed = any(self._untimed(task, phase) for task in self._plan.tasks)
+        if not (texts or missing or untimed):
+            return
+        if phase != self._executor.phase:
+            self._listen(
+                "loading the weights of the next phase", min(missing, default=0), len(rounds)
+            )
+        self._executor.enter(phase)
+        for wanted in texts:
             measured = self._texts.measure(wanted, self.folder.attempt, self._listen)
             self.folder.append_perplexity(measured)
-        rounds = list(self._plan.rounds())
+        self._run_rounds(rounds, missing)
+        for task in self._plan.tasks:
+            self._time_passes(task, TURNS, again=False)
+
+    def _run_rounds(
+        self, rounds: Sequence[Round], missing: Mapping[int, Sequence[MethodSpec]]
+    ) -> None:
+        """Ask what is missing, by the number of the round, in order."""
         longest = {
             task.label: self._prompts.prompt(task, self._prompts.longest(task))
             for task in self._plan.tasks
         }
-        pause = 0  # the round of the last one
-        for done, round_ in enumerate(rounds):
-            missing = [spec for spec in round_.specs if not self._is_stored(round_, spec)]
-            if not missing:
-                continue
+        pause = min(missing, default=0)  # the round of the last one
+        for done, specs in missing.items():
+            round_ = rounds[done]
             task = round_.plan
-            self._measure_rounding(task, missing)
+            self._measure_rounding(task, specs)
             if not self._executor.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
             anew = self._executor.prepare(task.label, longest[task.label])
@@ -102,13 +153,18 @@ class Runner:
                 pause = done
             what = f"{task.label} · repeat {round_.repeat + 1} of {self._plan.repeats}"
             self._listen(what, done, len(rounds))
-            rows = self._round(round_, missing)
+            rows = self._round(round_, specs)
             self.folder.append(rows)
             self._stored.update((row.key, row) for row in rows)
-        for task in self._plan.tasks:
-            self._time_passes(task, TURNS, again=False)
-        self._listen("summary", len(rounds), len(rounds))
-        return write_summary(self.folder)
+
+    def _missing(self, round_: Round) -> list[MethodSpec]:
+        return [spec for spec in round_.specs if not self._is_stored(round_, spec)]
+
+    def _untimed(self, plan: TaskPlan, phase: int, *, again: bool = False) -> list[Shape]:
+        """Return the shapes of passes of a phase that nobody has timed; again: all of them."""
+        labels = {spec.label for spec in self._plan.phases[phase]}
+        rows = (row for row in self.folder.rows if row.method in labels)
+        return missing_shapes(rows, plan.label, () if again else self.folder.pass_times)
 
     def _measure_rounding(self, task: TaskPlan, specs: Sequence[MethodSpec]) -> None:
         """Measure how far rounding moves the checkpoints' choices, once a folder."""
@@ -121,8 +177,7 @@ class Runner:
 
         Where memory has no room for that beside the methods' own sessions, nothing is measured.
         """
-        known = () if again else self.folder.pass_times
-        shapes = missing_shapes(self.folder.rows, plan.label, known)
+        shapes = self._untimed(plan, self._executor.phase, again=again)
         if not shapes:
             return
         import torch

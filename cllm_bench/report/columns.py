@@ -59,6 +59,12 @@ def is_baseline(line: Line) -> bool:
     return line.summary.method == line.manifest.baseline
 
 
+def _checkpoint(line: Line) -> str:
+    role = line.summary.checkpoint
+    found = line.manifest.quantised.get(role)
+    return role if found is None else f"{role} ({found.kind})"
+
+
 def _own_baseline(line: Line) -> str | None:
     cell = line.manifest.cell(line.summary.method)
     return None if cell is None else cell.baseline
@@ -146,7 +152,7 @@ MAIN = (
     _run_column("model"),
     _run_column("run"),
     Column("method", method, left=True),
-    Column("checkpoint", lambda line: line.summary.checkpoint, rank=6, left=True),
+    Column("checkpoint", _checkpoint, rank=6, left=True),
     Column("score", _score),
     Column("word perplexity", _word_perplexity, rank=7, wanted=_any("perplexity")),
     Column("Δ score", _difference, rank=1),

@@ -173,6 +173,8 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
 def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         yield from _about_noise_floor(line)
+    yield from _about_phases(lines)
+    yield from _about_weights(lines)
     yield from _about_machine(lines)
     noisy = [line for line in lines if (line.summary.spread or 0) > NOISY]
     if noisy:
@@ -208,6 +210,20 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
             f"**noise floor: {found}, which should include 1**: something favoured one of the two, "
             f"so do not trust differences below {floor:.1%}"
         )
+
+
+def _about_phases(lines: Sequence[Line]) -> Iterator[str]:
+    """Say which methods answered at another time than the baseline."""
+    for manifest, own in _by_run(lines):
+        cells = [cell for s in own if (cell := manifest.cell(s.method)) is not None]
+        baseline = manifest.cell(manifest.baseline)
+        apart = [cell.method for cell in cells if baseline and cell.phase != baseline.phase]
+        if apart:
+            yield (
+                f"measured in phases, one set of checkpoints at a time: {', '.join(apart)} "
+                f"answered when all questions had been asked of {manifest.baseline}, so these "
+                "speedups are not paired in time, and a slow drift of the machine is in them"
+            )
 
 
 def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
@@ -256,6 +272,16 @@ def _about_baseline(manifest: Manifest, own: Sequence[Summary]) -> Iterator[str]
             f"bandwidth ({roof.bandwidth / 1e9:.3g} GB/s), far from the limit of the "
             "memory: speedups over a stronger baseline would be smaller"
         )
+
+
+def _about_weights(lines: Sequence[Line]) -> Iterator[str]:
+    """Say which weights are quantised; their verdicts are against a baseline on the same ones."""
+    for manifest, _ in _by_run(lines):
+        for role, found in manifest.quantised.items():
+            how = f"computed in {found.dtype}"
+            if found.expanded:
+                how = f"expanded to {found.dtype} on loading: this machine has no kernel for them"
+            yield f"the weights of {role} are quantised: {found.kind}, {how}"
 
 
 def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Summary]]]:
@@ -329,15 +355,16 @@ def _conditions(manifest: Manifest) -> list[str]:
     settings = {
         name: getattr(runtime, name) for name in ("dtype", "attention", "engine", "threads")
     }
+    if runtime.device_map != "none":
+        settings["layers over all GPUs"] = runtime.device_map
     return [
-        f"model {manifest.model}; questions {sources}",
+        f"model {manifest.model}{_quantised(manifest)}; questions {sources}",
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         *engines(manifest.engines),
         *_layers(manifest),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
-        f"methods in balanced order; {_flushed(manifest)}{_sampling(manifest)}; "
-        f"seed {manifest.seed}",
+        f"{_order(manifest)}; {_flushed(manifest)}{_sampling(manifest)}; seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
 
@@ -365,6 +392,21 @@ def _layers(manifest: Manifest) -> Iterator[str]:
     windows = ", ".join(f"{role} {e.window:,}" for role, e in found.items() if e.window)
     ends = f"; attention windows, which no sequence leaves: {windows} tokens" if windows else ""
     yield f"fused layers: {fused}{ends}"
+
+
+def _order(manifest: Manifest) -> str:
+    phases = 1 + max(cell.phase for cell in manifest.cells)
+    if phases == 1:
+        return "methods in balanced order"
+    return (
+        f"measured in {phases} phases, one set of checkpoints at a time, the methods of a phase in "
+        "balanced order"
+    )
+
+
+def _quantised(manifest: Manifest) -> str:
+    kinds = ", ".join(f"{role} {found.kind}" for role, found in manifest.quantised.items())
+    return f" ({kinds})" if kinds else ""
 
 
 def _sampling(manifest: Manifest) -> str:

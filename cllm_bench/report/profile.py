@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
+from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
@@ -77,10 +78,12 @@ class ProfileManifest(Environment):
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
         engines: The engine of the role's passes, and how it was found.
+        quantised: What the weights are run as, where they are quantised.
     """
 
     runtime: Runtime
     engines: Mapping[str, EngineChoice] = field(default_factory=dict)
+    quantised: Quantisation | None = None
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -179,6 +182,8 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
     machine, runtime = manifest.machine, manifest.runtime
+    found = manifest.quantised
+    weights = "" if found is None else f"; quantised weights {found.kind}, states {found.dtype}"
     versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
         [
@@ -186,7 +191,8 @@ def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
             + ", ".join(
                 f"{name} {getattr(runtime, name)}"
                 for name in ("dtype", "attention", "engine", "threads")
-            ),
+            )
+            + weights,
             *(f"- {line}" for line in engines(manifest.engines)),
             *_layers(profile),
             f"- {versions}; {manifest.created}",

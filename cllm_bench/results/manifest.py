@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
+from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.results.schema import to_json
@@ -25,6 +26,8 @@ class MethodEntry:
         exactness: What it claims of its replies: `exact`, `distribution` or `lossy`.
         baseline: Label of the baseline on the same checkpoint.
         again: Whether it is the run's baseline, measured once more (A/A).
+        phase: In which phase of the run it was measured. Methods of one phase took turns, question
+            by question; those of a later one came when all questions had been asked.
         parameters: Parameters of the checkpoint.
         weight_bytes: Bytes of weights that a pass reads; None in earlier versions.
         cache_bytes_per_token: Bytes of keys and values that a pass reads of each committed token;
@@ -40,6 +43,7 @@ class MethodEntry:
     exactness: Exactness
     baseline: str
     again: bool = False
+    phase: int = 0
     parameters: int
     weight_bytes: int | None = None
     cache_bytes_per_token: int | None = None
@@ -162,6 +166,7 @@ class Manifest(_Stored):
             shares are of the copy's.
         flushed_bytes: Bytes that were overwritten before each timed reply, so that no method found
             weights in the caches; 0 without `--flush-caches`.
+        quantised: What the roles with quantised weights are run as; empty in earlier versions.
         cells: The methods, the baseline first.
         tasks: The tasks, in the order in which they were asked.
     """
@@ -178,6 +183,7 @@ class Manifest(_Stored):
     checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
     read_bandwidth: float | None = None
     flushed_bytes: int = 0
+    quantised: Mapping[str, Quantisation] = field(default_factory=dict)
     cells: tuple[MethodEntry, ...]
     tasks: tuple[TaskEntry, ...]
 

@@ -72,7 +72,8 @@ class Heads:
             for weight, bias in self.layers:
                 states = states + silu(torch.baddbmm(bias, states, weight))
             if self.projections is None:
-                logits = self.shared(states)
+                # Of a spread model the projection is where the last layers are.
+                logits = self.shared(states).to(states.device)
             else:
                 logits = torch.bmm(states, self.projections)
             found: Tensor = logits[:, 0].topk(count).indices

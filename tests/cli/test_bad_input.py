@@ -106,7 +106,7 @@ def test_damaged_weights(monkeypatch, tmp_path, command, capsys, kept):
     assert f"cannot load the model of '{folder}': " in one_line(capsys)
 
 
-@pytest.mark.parametrize("step", ["moved", "made fused", "tried"])
+@pytest.mark.parametrize("step", ["read", "made fused", "tried"])
 def test_a_model_too_large_for_the_device(monkeypatch, tmp_path, command, capsys, step):
     import torch
     import transformers
@@ -117,7 +117,7 @@ def test_a_model_too_large_for_the_device(monkeypatch, tmp_path, command, capsys
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
 
     where, name = {
-        "moved": (transformers.PreTrainedModel, "to"),
+        "read": (transformers.AutoModelForCausalLM, "from_pretrained"),
         "made fused": (loading, "fuse"),
         "tried": (loading, "Session"),
     }[step]

@@ -53,7 +53,7 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, captured, expected):
     cells.append(SimpleNamespace(label="other", method=Other()))
     used = family.unloaded()
     used.captures.count = captured
-    answering = Executor(SimpleNamespace(specs=cells, family=used), Clock())
+    answering = Executor(SimpleNamespace(phases=(cells,), family=used), Clock())
     used.part("heads", 1, lambda: torch.zeros(1))  # of the first binding
     longest = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
     pauses = [number for number in range(13) if answering.prepare("counting", longest)]
@@ -89,7 +89,7 @@ def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny, watched, monkeypa
             return decoder
 
     cell = SimpleNamespace(label="ar", method=Method())
-    answering = Executor(SimpleNamespace(specs=[cell], family=family), Clock())
+    answering = Executor(SimpleNamespace(phases=([cell],), family=family), Clock())
     longest = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
     thresholds = gc.get_threshold()
     gc.set_threshold(0)  # nothing is collected by chance
@@ -157,11 +157,11 @@ def test_a_fixed_neighbour_favours_nobody():
     machine = Machine()
     methods = {"ar": "target", "ar A/A": "target", "cllm": "cllm"}
     cells = [SimpleNamespace(label=m, method=machine.decoder(w)) for m, w in methods.items()]
-    runtime = SimpleNamespace(device="cpu", engine="eager")
+    runtime = Runtime("cpu", "float32")
     family = SimpleNamespace(
         runtime=runtime, stop_ids={STOP}, take_passes=dict, captures=SimpleNamespace(count=0)
     )
-    answering = Executor(SimpleNamespace(specs=cells, family=family), machine)
+    answering = Executor(SimpleNamespace(phases=(cells,), family=family), machine)
     naive, balanced, ours = (dict.fromkeys(methods, 0.0) for _ in range(3))
     orders = balanced_orders(len(cells))
     for number in range(60):
