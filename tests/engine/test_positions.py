@@ -137,5 +137,7 @@ def test_a_run_that_may_leave_the_window_is_refused(sliding, tmp_path, monkeypat
     arguments = ["run", "--model", model, "--plugin", plugin, *task, "--method", "jacobi"]
     assert cli(monkeypatch, *arguments, "--threads", 1, "--data", tmp_path, "--output", out) == 2
     error = capsys.readouterr().err
-    assert "leave the attention window of 'target', 96 tokens" in " ".join(error.split())
+    assert len(error.strip().splitlines()) == 1
+    assert "leave the attention window of 'target', 96 tokens" in error
+    assert "give it max_new_tokens=9" in error
     assert not out.exists()
