@@ -63,8 +63,9 @@ _UP = (
 )
 _DOWN = ("down_proj", "dense_4h_to_h", "c_proj", "fc2")
 _ACTIVATION = ("act_fn", "activation_fn", "act")
-# Norms by their names: before and behind the attention, before and behind the MLP. What stands
-# behind the attention in one family bears the name of what stands before the MLP in another.
+# Norms by their names, at these places. What stands behind the attention in one family bears the
+# name of what stands before the MLP in another.
+_PLACES = ("before_attention", "behind_attention", "before_mlp", "behind_mlp")
 _INPUT, _MIDDLE = "input_layernorm", "post_attention_layernorm"
 _BEFORE_MLP, _LAST = "pre_feedforward_layernorm", "post_feedforward_layernorm"
 _NORMS: tuple[tuple[str | None, str | None, str | None, str | None], ...] = (
@@ -237,9 +238,6 @@ def _named(layer: nn.Module) -> LayerParts | None:
         parallel=False,
         scale=float(getattr(layer, "residual_multiplier", 1.0)),
     )
-
-
-_PLACES = ("before_attention", "behind_attention", "before_mlp", "behind_mlp")
 
 
 def _children(module: nn.Module) -> dict[str, nn.Module]:

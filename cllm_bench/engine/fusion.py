@@ -44,9 +44,12 @@ def shorten_lookups(model: nn.Module) -> None:
     `nn.Module` keeps them in dictionaries of its own, which Python asks only after it has looked
     everywhere else: some hundred times a pass. Assigning another parameter or module drops the
     entry made here; assigning to a buffer would not, and some rotary embeddings do that as the
-    context grows, so buffers stay where they are.
+    context grows, so buffers stay where they are. So do all parts of a module whose weights are
+    loaded for each pass (accelerate's offloading): they change behind its back.
     """
     for module in model.modules():
+        if hasattr(module, "_hf_hook"):
+            continue
         for parts in (module._parameters, module._modules):
             for name, part in parts.items():
                 if part is not None:
@@ -77,7 +80,7 @@ def _alike(module: nn.Module) -> Iterator[nn.RMSNorm]:
     weight = getattr(module, "weight", None)
     if own != {"weight"} or not isinstance(epsilon, float) or type(module) in RMS_NORMS:
         return
-    if not isinstance(weight, nn.Parameter) or weight.dim() != 1:
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or hasattr(module, "_hf_hook"):
         return
     for kind in RMS_NORMS:
         fused = kind(weight.numel(), eps=epsilon, device="meta")

@@ -57,15 +57,16 @@ class Prompts:
             UserError: The longest prompt and the longest reply do not fit it together.
         """
         longest = len(self._opening(plan, self.longest(plan)))
-        needed = longest + plan.task.max_new_tokens - 1  # the last token is never read
+        limit = plan.task.max_new_tokens
         for role in sorted({spec.checkpoint for spec in self._plan.specs}):
             window = self._plan.family.window(role)
-            if window is not None and needed > window:
+            room = limit if window is None else window - longest + 1  # the last token is not read
+            if limit > room:
+                remedy = f"give it max_new_tokens={room}" if room > 0 else "ask shorter questions"
                 raise UserError(
                     f"{plan.label}: prompts of up to {longest:,} tokens and replies of up to "
-                    f"{plan.task.max_new_tokens:,} leave the attention window of '{role}', "
-                    f"{window:,} tokens, and what leaves it no rollback brings back; lower "
-                    "max_new_tokens, or leave out the longest questions with --limit"
+                    f"{limit:,} leave the attention window of '{role}', {window:,} tokens, and "
+                    f"what leaves it no rollback brings back; {remedy}"
                 )
 
     def longest_sequence(self, plan: TaskPlan) -> int:

@@ -251,6 +251,19 @@ def test_a_rotary_embedding_that_changes_with_the_context_still_does():
             )
 
 
+@torch.no_grad()
+def test_weights_that_are_loaded_for_each_pass_still_are(prompts):
+    """Nothing is fused of a model whose weights lie elsewhere, and it answers as before."""
+    from accelerate import cpu_offload
+
+    model = tiny_model("llama")
+    expected = [model(prompt[None]).logits for prompt in prompts[::5]]
+    cpu_offload(model, execution_device="cpu")
+    assert not fused_layers_of(fuse(model))
+    for prompt, logits in zip(prompts[::5], expected, strict=True):
+        assert torch.equal(model(prompt[None]).logits, logits)
+
+
 def test_weights_loaded_for_training_are_left_alone(tmp_path):
     from families import write_checkpoint
 

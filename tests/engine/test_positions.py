@@ -17,7 +17,9 @@ from cllm_bench.engine.positions import attention_window, forgetful_layers, posi
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
+from cllm_bench.machine import roofline
 
+TASK = "counting:max_new_tokens=8"
 CPU = Runtime("cpu", "float32", threads=1)
 
 
@@ -111,11 +113,12 @@ def sliding(tmp_path_factory):
 
 
 def test_a_run_within_the_window_says_so(sliding, tmp_path, monkeypatch):
+    monkeypatch.setattr(roofline, "copy_bandwidth", lambda _: None)
     model, plugin = sliding
     out = tmp_path / "out"
     methods = ["--method", "hf_generate", "--no-noise-floor"]
-    few = ["--limit", 2, "--repeats", 1, "--threads", 1, "--data", tmp_path, "--output", out]
-    arguments = ["run", "--model", model, "--plugin", plugin, "--task", "counting", *methods, *few]
+    few = ["--limit", 1, "--repeats", 1, "--threads", 1, "--data", tmp_path, "--output", out]
+    arguments = ["run", "--model", model, "--plugin", plugin, "--task", TASK, *methods, *few]
     assert cli(monkeypatch, *arguments) == 0
     stored = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     assert stored["checkpoints"] == {"target": {"layers": 2, "fused_layers": 2, "window": WINDOW}}
@@ -134,5 +137,7 @@ def test_a_run_that_may_leave_the_window_is_refused(sliding, tmp_path, monkeypat
     arguments = ["run", "--model", model, "--plugin", plugin, *task, "--method", "jacobi"]
     assert cli(monkeypatch, *arguments, "--threads", 1, "--data", tmp_path, "--output", out) == 2
     error = capsys.readouterr().err
-    assert "leave the attention window of 'target', 96 tokens" in " ".join(error.split())
+    assert len(error.strip().splitlines()) == 1
+    assert "leave the attention window of 'target', 96 tokens" in error
+    assert "give it max_new_tokens=9" in error
     assert not out.exists()
