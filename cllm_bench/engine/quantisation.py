@@ -68,6 +68,23 @@ def refuse_unknown_kind(config: PreTrainedConfig, name: str) -> None:
         )
 
 
+def is_expanded(config: PreTrainedConfig, device: str) -> bool:
+    """Tell whether transformers will turn quantised weights into ordinary ones when it loads them.
+
+    Args:
+        config: As it is stored.
+        device: Where they go; without a kernel for them there, they are expanded.
+
+    Raises:
+        Exception: A package is missing, or the quantisation does not run on this machine.
+    """
+    from transformers.quantizers import AutoHfQuantizer
+
+    quantizer = AutoHfQuantizer.from_config(_declared(config), pre_quantized=True)
+    quantizer.validate_environment(device_map={"": device}, weights_only=True)
+    return bool(getattr(quantizer.quantization_config, "dequantize", False))
+
+
 def quantisation_of(model: PreTrainedModel, kind: str) -> Quantisation:
     """Return what a loaded model is run as.
 

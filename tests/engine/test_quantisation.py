@@ -98,7 +98,9 @@ def test_weights_that_nothing_here_multiplies_are_expanded_and_every_table_says_
     tmp_path, monkeypatch
 ):
     """Of all formats the one that needs no package; library rows run on the same weights."""
-    write_fp8(tmp_path / "target")
+    checkpoint = write_fp8(tmp_path / "target")
+    whole = write_checkpoint(tmp_path / "plain")
+    assert footprint(checkpoint, CPU) == footprint(Checkpoint(str(whole)), CPU)
     out, task = tmp_path / "out", write_task(tmp_path)
     asked = ["run", "--model", tmp_path / "target", "--plugin", task, "--task", "counting"]
     asked += ["--method", "jacobi", "--method", "hf_generate", "--limit", 2, "--repeats", 1]
@@ -142,6 +144,22 @@ def check_quantised(plain, family, kind, *, share):
     session = family.session("target")
     logits = session.prefill(torch.tensor([1, 2, 3])).logits
     assert torch.isfinite(logits).all()
+
+
+def test_a_library_s_copy_has_the_same_quantised_weights(tmp_path, monkeypatch):
+    """What is asked about the shared weights must not change them: their `state_dict` would."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    write_quantised(tmp_path / "quantised", settings)
+    out, task = tmp_path / "out", write_task(tmp_path)
+    asked = ["run", "--model", tmp_path / "quantised", "--plugin", task, "--task", "counting"]
+    asked += ["--method", "hf_generate", "--limit", 4, "--repeats", 1, "--no-noise-floor"]
+    asked += ["--device", "cpu", "--threads", 1, "--data", tmp_path, "--output", out]
+    assert cli(monkeypatch, *asked) == 0
+    assert {row["verdict"] for row in rows(out)} == {"exact"}
+    assert "target (bnb-4bit)" in (out / "table.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("bits", "share"), [(4, 0.25), (8, 0.5)])
