@@ -98,7 +98,7 @@ def _is_known(layer: nn.Module) -> bool:
     products += [getattr(mlp, name, None) for name in _GATED]
     norms = (parts["input_layernorm"], parts["post_attention_layernorm"])
     return (
-        all(type(product) is nn.Linear and _is_plain(product.weight) for product in products)
+        all(product is not None and _is_plain(product) for product in products)
         and all(type(norm) in NORMS for norm in norms)
         and len(dict(attention.named_children())) == len(_PROJECTIONS)
         and dict(mlp.named_children()).keys() == {*_GATED, "act_fn"}
@@ -109,9 +109,18 @@ def _is_known(layer: nn.Module) -> bool:
     )
 
 
-def _is_plain(weight: Tensor) -> bool:
-    """Tell whether a weight is an ordinary one: a quantised one may be a tensor of another kind."""
-    return type(weight) is nn.Parameter
+def _is_plain(product: nn.Module) -> bool:
+    """Tell whether a product is an ordinary one: quantised ones may be of the same type.
+
+    Their weight is then a tensor of another kind, or has integers and a scale beside it.
+    """
+    return (
+        type(product) is nn.Linear
+        and type(product.weight) is nn.Parameter
+        and product.weight.is_floating_point()
+        and {name for name, _ in product.named_parameters()} <= {"weight", "bias"}
+        and "forward" not in product.__dict__
+    )
 
 
 def _kernel_of(attention: Any) -> str:

@@ -24,7 +24,7 @@ class Quantisation:
             `gptq-4bit`, `mxfp4`.
         dtype: Precision of all other weights and of the states, as the checkpoint says.
         expanded: Whether the weights were turned into that precision when they were loaded, since
-            this machine has no kernel for them.
+            this machine, or the library, has no kernel for them.
     """
 
     kind: str
@@ -83,17 +83,6 @@ def is_expanded(config: PreTrainedConfig, device: str) -> bool:
     quantizer = AutoHfQuantizer.from_config(_declared(config), pre_quantized=True)
     quantizer.validate_environment(device_map={"": device}, weights_only=True)
     return bool(getattr(quantizer.quantization_config, "dequantize", False))
-
-
-def quantisation_of(model: PreTrainedModel, kind: str) -> Quantisation:
-    """Return what a loaded model is run as.
-
-    Args:
-        model: As it is run.
-        kind: What its checkpoint declares.
-    """
-    dtype = str(model.dtype).removeprefix("torch.")
-    return Quantisation(kind, dtype, expanded=not is_quantised(model))
 
 
 def is_quantised(model: PreTrainedModel) -> bool:

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.fused_layers import fused_layers_of
-from cllm_bench.engine.loading import load_model
+from cllm_bench.engine.loading import load_model, load_weights
 from cllm_bench.engine.memory import footprint
 from cllm_bench.engine.quantisation import Quantisation, declared_kind
 from cllm_bench.engine.runtime import Runtime
@@ -110,7 +110,9 @@ def test_weights_that_nothing_here_multiplies_are_expanded_and_every_table_says_
     manifest = ResultFolder.read(out).manifest
     assert manifest.quantised == {"target": Quantisation("fp8", "float32", expanded=True)}
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert "the weights of target are quantised: fp8, expanded to float32 on loading" in table
+    assert (
+        "the weights of target are quantised: fp8, expanded to float32: there is no kernel" in table
+    )
     assert "target (fp8)" in table
     assert " (target fp8); questions" in table
 
@@ -182,3 +184,38 @@ def test_weights_of_torchao_stay_quantised(tmp_path):
     settings = TorchAoConfig(quantization.Int8WeightOnlyConfig())
     families = write_quantised(tmp_path / "quantised", settings)
     check_quantised(*families, "torchao", share=0.5)
+
+
+def write_int8(folder):
+    """Store the weights of every layer as integers, with a scale for each row."""
+    write_checkpoint(folder, **WIDE)
+    file = folder / "model.safetensors"
+    stored = {}
+    for name, weight in load_file(file).items():
+        if ".layers." in name and weight.dim() == 2:
+            scale = weight.abs().amax(1, keepdim=True) / 127
+            stored[name] = (weight / scale).round().to(torch.int8)
+            stored[f"{name}_scale"] = scale
+        else:
+            stored[name] = weight
+    save_file(stored, file, metadata={"format": "pt"})
+    weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+    group = {"format": "int-quantized", "targets": ["Linear"], "weights": weights}
+    settings = {"quant_method": "compressed-tensors", "format": "int-quantized"}
+    settings |= {"quantization_status": "compressed", "config_groups": {"group_0": group}}
+    return declare(folder, settings | {"ignore": ["lm_head"]})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_whose_weights_are_integers_are_not_fused(tmp_path):
+    """compressed-tensors keeps ordinary layers, and expands their weights at their first pass."""
+    pytest.importorskip("compressed_tensors", reason="needs compressed-tensors")
+    checkpoint = write_int8(tmp_path / "one")
+    family = find_family(checkpoint.location, runtime=CPU)
+    assert not fused_layers_of(family.model("target"))
+    assert family.quantised() == {"target": Quantisation("ct-8bit", "float32", expanded=True)}
+    ids = torch.tensor([1, 2, 3, 4])
+    with torch.inference_mode():
+        expected = load_weights(checkpoint, CPU).eval()(input_ids=ids[None]).logits[0, -1]
+    found = family.session("target").prefill(ids).logits[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
