@@ -294,12 +294,18 @@ class ModelFamily:
     def quantised(self) -> dict[str, Quantisation]:
         """Return what the roles with quantised weights are run as, of those that are loaded."""
         from cllm_bench.engine.loading import load_config
-        from cllm_bench.engine.quantisation import declared_kind, quantisation_of
+        from cllm_bench.engine.memory import skeleton
+        from cllm_bench.engine.quantisation import Quantisation, declared_kind
+        from cllm_bench.machine.roofline import weight_bytes
 
-        kinds = {role: declared_kind(load_config(self.checkpoint(role))) for role in self._models}
-        return {
-            role: quantisation_of(self.model(role), kind) for role, kind in kinds.items() if kind
-        }
+        found = {}
+        for role, model in self._models.items():
+            kind = declared_kind(load_config(self.checkpoint(role)))
+            if kind is not None:
+                plain = weight_bytes(skeleton(model.config, model.dtype))
+                name = str(model.dtype).removeprefix("torch.")
+                found[role] = Quantisation(kind, name, expanded=weight_bytes(model) >= plain)
+        return found
 
 
 def find_family(

@@ -263,8 +263,16 @@ def _taken_together(
 
 
 def _is_product(module: Any) -> bool:
-    """Tell whether a module is an ordinary product, of ordinary weights."""
-    return type(module) in (nn.Linear, Conv1D) and type(module.weight.data) is Tensor
+    """Tell whether a module is an ordinary product: quantised ones may be of the same type.
+
+    Their weight is then a tensor of another kind, or has integers and a scale beside it.
+    """
+    return (
+        type(module) in (nn.Linear, Conv1D)
+        and {name for name, _ in module.named_parameters()} <= {"weight", "bias"}
+        and type(module.weight.data) is Tensor
+        and module.weight.is_floating_point()
+    )
 
 
 def _width(product: Any) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import cached_file
 
 from cllm_bench.engine.checkpoint import Checkpoint
-from cllm_bench.engine.quantisation import declared_kind
+from cllm_bench.engine.quantisation import declared_kind, is_expanded
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import INITIAL_CAPACITY
 from cllm_bench.errors import UserError
@@ -57,7 +57,7 @@ def footprint(checkpoint: Checkpoint, runtime: Runtime) -> Footprint | None:
     """Return what a checkpoint will take, from its configuration or the headers of its files.
 
     Weights that no session runs, such as Medusa heads, count as many elements as are stored, and
-    quantised ones as many bytes, where their files are on this machine. None where the
+    quantised ones as many bytes, unless they are expanded on loading. None where the
     configuration makes no model that can be measured: loading it says why.
     """
     dtype: torch.dtype = getattr(torch, runtime.dtype)
@@ -69,6 +69,8 @@ def footprint(checkpoint: Checkpoint, runtime: Runtime) -> Footprint | None:
         if declared_kind(config) is None:
             return model_footprint(config, dtype)
         found = model_footprint(config, getattr(config, "dtype", None) or torch.float16)
+        if is_expanded(config, runtime.device):
+            return found
         stored = sum(each.size for each in _stored(checkpoint))
         return replace(found, weights=stored or found.weights)
     except Exception:  # a damaged file may raise anything

@@ -24,7 +24,7 @@ class Quantisation:
             `gptq-4bit`, `mxfp4`.
         dtype: Precision of all other weights and of the states, as the checkpoint says.
         expanded: Whether the weights were turned into that precision when they were loaded, since
-            this machine has no kernel for them.
+            this machine, or the library, has no kernel for them.
     """
 
     kind: str
@@ -68,15 +68,21 @@ def refuse_unknown_kind(config: PreTrainedConfig, name: str) -> None:
         )
 
 
-def quantisation_of(model: PreTrainedModel, kind: str) -> Quantisation:
-    """Return what a loaded model is run as.
+def is_expanded(config: PreTrainedConfig, device: str) -> bool:
+    """Tell whether transformers will turn quantised weights into ordinary ones when it loads them.
 
     Args:
-        model: As it is run.
-        kind: What its checkpoint declares.
+        config: As it is stored.
+        device: Where they go; without a kernel for them there, they are expanded.
+
+    Raises:
+        Exception: A package is missing, or the quantisation does not run on this machine.
     """
-    dtype = str(model.dtype).removeprefix("torch.")
-    return Quantisation(kind, dtype, expanded=not is_quantised(model))
+    from transformers.quantizers import AutoHfQuantizer
+
+    quantizer = AutoHfQuantizer.from_config(_declared(config), pre_quantized=True)
+    quantizer.validate_environment(device_map={"": device}, weights_only=True)
+    return bool(getattr(quantizer.quantization_config, "dequantize", False))
 
 
 def is_quantised(model: PreTrainedModel) -> bool:

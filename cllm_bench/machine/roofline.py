@@ -109,10 +109,25 @@ def weight_bytes(model: PreTrainedModel) -> int:
     """
     inputs = getattr(model.get_input_embeddings(), "weight", None)
     outputs = getattr(model.get_output_embeddings(), "weight", None)
-    stored = {id(each): each for each in model.state_dict(keep_vars=True).values()}
     return sum(
-        _stored_bytes(each) for each in stored.values() if each is not inputs or each is outputs
+        _stored_bytes(each) for each in _stored(model) if each is not inputs or each is outputs
     )
+
+
+def _stored(model: PreTrainedModel) -> Iterator[Tensor]:
+    """Yield what a checkpoint of the model stores; its `state_dict` would repack some weights."""
+    from torch import Tensor
+
+    for weight in model.parameters():
+        yield weight
+        # bitsandbytes keeps scales beside a weight, 4-bit and 8-bit ones in different places.
+        state, scales = getattr(weight, "quant_state", None), getattr(weight, "SCB", None)
+        beside = [scales] if state is None else state.as_dict().values()
+        yield from (each for each in beside if isinstance(each, Tensor))
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:
+                yield buffer
 
 
 def _stored_bytes(tensor: Tensor) -> int:

@@ -280,7 +280,7 @@ def _about_weights(lines: Sequence[Line]) -> Iterator[str]:
         for role, found in manifest.quantised.items():
             how = f"computed in {found.dtype}"
             if found.expanded:
-                how = f"expanded to {found.dtype} on loading: this machine has no kernel for them"
+                how = f"expanded to {found.dtype}: there is no kernel for them here"
             yield f"the weights of {role} are quantised: {found.kind}, {how}"
 
 

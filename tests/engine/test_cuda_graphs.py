@@ -266,7 +266,7 @@ def test_a_capture_within_a_reply_is_not_timed(tiny):
             return decoder
 
     cell = SimpleNamespace(label="ar", method=Method())
-    answering = Executor(SimpleNamespace(specs=[cell], family=family), Clock())
+    answering = Executor(SimpleNamespace(phases=([cell],), family=family), Clock())
     asked = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
     assert answering.ask(cell, asked).generation is not None
     assert len(calls) == 4  # a lead and a reply, the reply with a capture; both once more

@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.fused_layers import fused_layers_of
-from cllm_bench.engine.loading import load_model
+from cllm_bench.engine.loading import load_model, load_weights
 from cllm_bench.engine.memory import footprint
 from cllm_bench.engine.quantisation import Quantisation, declared_kind
 from cllm_bench.engine.runtime import Runtime
@@ -98,7 +98,9 @@ def test_weights_that_nothing_here_multiplies_are_expanded_and_every_table_says_
     tmp_path, monkeypatch
 ):
     """Of all formats the one that needs no package; library rows run on the same weights."""
-    write_fp8(tmp_path / "target")
+    checkpoint = write_fp8(tmp_path / "target")
+    whole = write_checkpoint(tmp_path / "plain")
+    assert footprint(checkpoint, CPU) == footprint(Checkpoint(str(whole)), CPU)
     out, task = tmp_path / "out", write_task(tmp_path)
     asked = ["run", "--model", tmp_path / "target", "--plugin", task, "--task", "counting"]
     asked += ["--method", "jacobi", "--method", "hf_generate", "--limit", 2, "--repeats", 1]
@@ -108,7 +110,9 @@ def test_weights_that_nothing_here_multiplies_are_expanded_and_every_table_says_
     manifest = ResultFolder.read(out).manifest
     assert manifest.quantised == {"target": Quantisation("fp8", "float32", expanded=True)}
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert "the weights of target are quantised: fp8, expanded to float32 on loading" in table
+    assert (
+        "the weights of target are quantised: fp8, expanded to float32: there is no kernel" in table
+    )
     assert "target (fp8)" in table
     assert " (target fp8); questions" in table
 
@@ -144,6 +148,22 @@ def check_quantised(plain, family, kind, *, share):
     assert torch.isfinite(logits).all()
 
 
+def test_a_library_s_copy_has_the_same_quantised_weights(tmp_path, monkeypatch):
+    """What is asked about the shared weights must not change them: their `state_dict` would."""
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    write_quantised(tmp_path / "quantised", settings)
+    out, task = tmp_path / "out", write_task(tmp_path)
+    asked = ["run", "--model", tmp_path / "quantised", "--plugin", task, "--task", "counting"]
+    asked += ["--method", "hf_generate", "--limit", 4, "--repeats", 1, "--no-noise-floor"]
+    asked += ["--device", "cpu", "--threads", 1, "--data", tmp_path, "--output", out]
+    assert cli(monkeypatch, *asked) == 0
+    assert {row["verdict"] for row in rows(out)} == {"exact"}
+    assert "target (bnb-4bit)" in (out / "table.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("bits", "share"), [(4, 0.25), (8, 0.5)])
 def test_weights_of_bitsandbytes_stay_quantised(tmp_path, bits, share):
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install bitsandbytes")
@@ -164,3 +184,38 @@ def test_weights_of_torchao_stay_quantised(tmp_path):
     settings = TorchAoConfig(quantization.Int8WeightOnlyConfig())
     families = write_quantised(tmp_path / "quantised", settings)
     check_quantised(*families, "torchao", share=0.5)
+
+
+def write_int8(folder):
+    """Store the weights of every layer as integers, with a scale for each row."""
+    write_checkpoint(folder, **WIDE)
+    file = folder / "model.safetensors"
+    stored = {}
+    for name, weight in load_file(file).items():
+        if ".layers." in name and weight.dim() == 2:
+            scale = weight.abs().amax(1, keepdim=True) / 127
+            stored[name] = (weight / scale).round().to(torch.int8)
+            stored[f"{name}_scale"] = scale
+        else:
+            stored[name] = weight
+    save_file(stored, file, metadata={"format": "pt"})
+    weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel"}
+    group = {"format": "int-quantized", "targets": ["Linear"], "weights": weights}
+    settings = {"quant_method": "compressed-tensors", "format": "int-quantized"}
+    settings |= {"quantization_status": "compressed", "config_groups": {"group_0": group}}
+    return declare(folder, settings | {"ignore": ["lm_head"]})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_whose_weights_are_integers_are_not_fused(tmp_path):
+    """compressed-tensors keeps ordinary layers, and expands their weights at their first pass."""
+    pytest.importorskip("compressed_tensors", reason="needs compressed-tensors")
+    checkpoint = write_int8(tmp_path / "one")
+    family = find_family(checkpoint.location, runtime=CPU)
+    assert not fused_layers_of(family.model("target"))
+    assert family.quantised() == {"target": Quantisation("ct-8bit", "float32", expanded=True)}
+    ids = torch.tensor([1, 2, 3, 4])
+    with torch.inference_mode():
+        expected = load_weights(checkpoint, CPU).eval()(input_ids=ids[None]).logits[0, -1]
+    found = family.session("target").prefill(ids).logits[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
