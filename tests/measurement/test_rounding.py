@@ -17,8 +17,8 @@ def stored(folder):
 
 @pytest.fixture
 def order(tmp_path, command):
-    methods = ["--method", "jacobi", "--method", "jacobi:checkpoint=other"]
-    asked = ["--dtype", "bfloat16", "--limit", 4, "--repeats", 1, "--data", tmp_path]
+    methods = ["--method", "jacobi:checkpoint=other"]
+    asked = ["--dtype", "bfloat16", "--limit", 3, "--repeats", 1, "--data", tmp_path]
     return [*command, *methods, *asked, "--output", tmp_path / "out"]
 
 

@@ -225,11 +225,12 @@ def test_the_last_position(prompts, kind):
     model = tiny_model(kind, **{length: 32})
     model.generation_config = GenerationConfig()
     prompt = prompts[8]
-    decoder = HfDecoder(model)
-    assert len(decode(decoder, prompt, 32 - len(prompt) + 1).token_ids) == 32 - len(prompt) + 1
+    decoder, static = HfDecoder(model), HfDecoder(model, cache="static")
+    for each in (decoder, static):
+        assert len(decode(each, prompt, 32 - len(prompt) + 1).token_ids) == 32 - len(prompt) + 1
     short = copy.deepcopy(model)
     short.config.max_position_embeddings = 28
-    for each in (decoder, HfDecoder(model, short)):
+    for each in (decoder, static, HfDecoder(model, short)):
         with pytest.raises(UserError, match=r"the reply reaches the (32|28) positions"):
             decode(each, prompt, 32)
 
