@@ -50,8 +50,8 @@ class AutoregressiveDecoder:
         from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
-        token = choose(session.prefill(prompt_ids).logits, 0)  # (1,)
+        tokens = choose.tokens(session.prefill(prompt_ids), 0)
         for place in itertools.count(1):
-            yield Step((int(token),))
-            token = choose(session.forward(token).logits, place)
+            yield Step((tokens[0],))
+            tokens = choose.tokens(session.forward(tokens), place)
             session.keep(1)

@@ -81,10 +81,10 @@ class PromptLookupDecoder:
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         self.matches = matches = []
         prompt = prompt_ids.tolist()
-        logits = session.prefill(prompt_ids).logits
+        output = session.prefill(prompt_ids)
         text = Text(self.settings.min_ngram, self.settings.ngram)
         text.extend(prompt)
-        settled = [int(choose(logits, 0))]
+        settled = choose.tokens(output, 0)
         yield Step(tuple(settled))
         place = 1
         while True:
@@ -92,7 +92,7 @@ class PromptLookupDecoder:
             # A guess past the model's last position cannot be tried, and need not be.
             length, guesses = text.guess(min(self.settings.k, max(0, session.room - 1)))
             block = [settled[-1], *guesses]
-            predicted = choose(session.forward(block).logits, place).tolist()
+            predicted = choose.tokens(session.forward(block), place)
             settled = predicted[: count_matches(block, predicted) + 1]
             session.keep(len(settled))
             matches.append(length)

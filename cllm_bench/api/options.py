@@ -59,8 +59,8 @@ Attention = Annotated[str, Option("The attention implementation: sdpa, eager or 
 Engine = Annotated[
     str,
     Option(
-        "How forward passes run: eager; graph, decoding as captured CUDA graphs; or compiled, "
-        "graphs of fused layers."
+        "How forward passes run: eager; graph, decoding as captured CUDA graphs; compiled, graphs "
+        "of fused layers; or auto: eager on a CPU, else the fastest that passes a self-check."
     ),
 ]
 Threads = Annotated[
@@ -122,7 +122,7 @@ class RunOptions(Options):
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
-    engine: Engine = "eager"
+    engine: Engine = "auto"
     threads: Threads = 0
     judge: JudgeModel = None
     judge_url: JudgeUrl = None
@@ -235,7 +235,7 @@ class ProfileOptions(Options):
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
-    engine: Engine = "eager"
+    engine: Engine = "auto"
     threads: Threads = 0
 
 

@@ -39,7 +39,9 @@ def profile_command(options: ProfileOptions) -> None:
     console = Console(stderr=True)
     with LiveProgress(console) as progress:
         found = measure(family, options.checkpoint, ROWS, CONTEXTS, progress)
-    manifest = ProfileManifest(**vars(environment(runtime.device)), runtime=runtime)
+    manifest = ProfileManifest(
+        **vars(environment(runtime.device)), runtime=runtime, engines=dict(family.engines)
+    )
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))
     console.print(

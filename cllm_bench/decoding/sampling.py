@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.engine.session import Output
 
 BLOCK = 32  # places whose noise is made at once
 KEPT = 8  # blocks kept
+AT_ONCE = (KEPT - 1) * BLOCK  # places that are sure to be among these, wherever they begin
 
 
 class Chooser:
@@ -33,7 +35,8 @@ class Chooser:
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
         self._sampling = sampling
         self._device = device
-        self._blocks: dict[int, Tensor] = {}
+        self._ring = torch.empty(0)  # (KEPT * BLOCK, V): of place p in row p % (KEPT * BLOCK)
+        self._blocks = [-1] * KEPT  # whose noise lies there
 
     @property
     def greedy(self) -> bool:
@@ -42,18 +45,34 @@ class Chooser:
 
     def __call__(
         self,
-        logits: Tensor,  # (T, V)
+        output: Output | Tensor,  # of T rows; or their logits, (T, V)
         place: int,
         depth: Tensor | None = None,  # (T,)
     ) -> Tensor:  # (T,)
         """Return the token chosen by each row, on the device.
 
         Args:
-            logits: The logits of the rows.
+            output: The output of a pass, or its logits.
             place: The index, in the reply, of the token that follows the first row.
             depth: The distance of each row from the first; by default a chain, 0 … T-1.
         """
-        return self.scores(logits, place, depth).argmax(-1)
+        if isinstance(output, Tensor):
+            return self.scores(output, place, depth).argmax(-1)
+        if self.greedy:
+            return output.choices
+        return self.scores(output.logits, place, depth).argmax(-1)
+
+    def tokens(
+        self,
+        output: Output,
+        place: int,
+        depth: Tensor | None = None,  # (T,)
+    ) -> list[int]:
+        """Return the token chosen by each row, read back in one copy; arguments as above."""
+        if self.greedy:
+            return output.tokens()
+        found: list[int] = self(output.logits, place, depth).tolist()
+        return found
 
     def scores(
         self,
@@ -64,31 +83,42 @@ class Chooser:
         """Return the scores whose argmax is the choice: logits, with noise where sampled."""
         if self.greedy:
             return logits
-        noise = self._noise(place, logits.shape[0] if depth is None else None, depth, logits)
-        return log_probabilities(logits, self._sampling) + noise
+        return log_probabilities(logits, self._sampling) + self._noise(logits, place, depth)
 
     def _noise(
-        self, place: int, rows: int | None, depth: Tensor | None, logits: Tensor
+        self,
+        logits: Tensor,  # (T, V)
+        place: int,
+        depth: Tensor | None,  # (T,)
     ) -> Tensor:  # (T, V)
-        if depth is not None:
-            rows = int(depth.max()) + 1
-        assert rows is not None
-        first, last = place // BLOCK, (place + rows - 1) // BLOCK
-        blocks = [self._block(index, logits.shape[-1]) for index in range(first, last + 1)]
-        start = place - first * BLOCK
-        noise = torch.cat(blocks)[start : start + rows] if len(blocks) > 1 else blocks[0][start:]
-        return noise[:rows] if depth is None else noise[depth.to(noise.device)]
+        rows, vocabulary = logits.shape
+        if rows > AT_ONCE:
+            if depth is not None:
+                raise ValueError(f"drawn trees have at most {AT_ONCE} rows, not {rows}")
+            starts = range(0, rows, AT_ONCE)
+            parts = [self._noise(logits[at : at + AT_ONCE], place + at, None) for at in starts]
+            return torch.cat(parts)
+        # No row is deeper than there are rows before it: so the device need not be asked.
+        for block in range(place // BLOCK, (place + rows - 1) // BLOCK + 1):
+            self._draw(block, vocabulary)
+        if depth is None:
+            depth = torch.arange(rows, device=self._device)
+        found: Tensor = self._ring[(depth.to(self._device) + place) % (KEPT * BLOCK)]
+        return found
 
-    def _block(self, index: int, vocabulary: int) -> Tensor:  # (BLOCK, V)
-        if index not in self._blocks:
-            while len(self._blocks) >= KEPT:
-                del self._blocks[min(self._blocks)]
-            generator = torch.Generator(self._device)
-            generator.manual_seed((self._sampling.seed << 20) + index)
-            noise = torch.empty(BLOCK, vocabulary, device=self._device)
-            noise.exponential_(generator=generator)
-            self._blocks[index] = noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().neg_()
-        return self._blocks[index]
+    def _draw(self, block: int, vocabulary: int) -> None:
+        """Make the noise of a block, unless it is there."""
+        slot = block % KEPT
+        if self._blocks[slot] == block:
+            return
+        if not self._ring.numel():
+            self._ring = torch.empty(KEPT * BLOCK, vocabulary, device=self._device)
+        generator = torch.Generator(self._device)
+        generator.manual_seed((self._sampling.seed << 20) + block)
+        noise = self._ring[slot * BLOCK : (slot + 1) * BLOCK]
+        noise.exponential_(generator=generator)
+        noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().neg_()
+        self._blocks[slot] = block
 
 
 def log_probabilities(

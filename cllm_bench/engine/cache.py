@@ -160,5 +160,14 @@ class PreallocatedCache(Cache):
         """Bring scattered pending rows together behind the committed ones, in every layer."""
         start = self._rows[0].length
         places, end = rows + start, start + rows.numel()
-        for buffer in (*self._shared.values(), *self._apart):
+        for buffer in self._buffers():
             buffer[..., start:end, :] = buffer.index_select(-2, places)
+
+    def move(self, sources: Tensor, places: Tensor) -> None:
+        """Copy rows to other places in every layer, both given by a tensor, (K,)."""
+        for buffer in self._buffers():
+            buffer.index_copy_(-2, places, buffer.index_select(-2, sources))
+
+    def _buffers(self) -> Iterator[Tensor]:
+        yield from self._shared.values()
+        yield from self._apart

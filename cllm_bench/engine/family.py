@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family_file import FamilyDescription, describe_family
 from cllm_bench.engine.passes import PassLog
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,6 +71,11 @@ class ModelFamily:
         return {}
 
     @cached_property
+    def engines(self) -> dict[str, EngineChoice]:
+        """The engines that roles have by now; what is entered before a session is opened holds."""
+        return {}
+
+    @cached_property
     def captures(self) -> Captures:
         """What all sessions have captured as graphs."""
         from cllm_bench.engine.cuda_graphs import Captures
@@ -100,6 +105,25 @@ class ModelFamily:
             self._refuse_size(role, model)
             self._models[role] = model
         return self._models[role]
+
+    @cached_property
+    def _library_models(self) -> dict[str, PreTrainedModel]:
+        return {}
+
+    def library_model(self, role: str) -> PreTrainedModel:
+        """Return a role's weights as transformers itself runs them, loaded once.
+
+        All rows of the library share them: what one of them sets there, others would run with.
+
+        Raises:
+            UserError: As for `load_weights`.
+        """
+        if role not in self._library_models:
+            from cllm_bench.engine.loading import load_library_model
+
+            model = load_library_model(self.checkpoint(role), self.runtime)
+            self._library_models[role] = model
+        return self._library_models[role]
 
     def refuse_tokenizer(self, role: str) -> None:
         """Refuse a role whose checkpoint has another tokenizer than the target; loads no weights.
@@ -136,23 +160,43 @@ class ModelFamily:
         Raises:
             UserError: As for `model`, or the engine is to fuse layers, and it can fuse none.
         """
+        return self._open(role, self.engine(role).engine)
+
+    def engine(self, role: str) -> EngineChoice:
+        """Return the engine of a role's passes: the user's choice, or the fastest that is right.
+
+        Raises:
+            UserError: As for `model`.
+        """
+        if role not in self.engines:
+            from cllm_bench.engine.clock import device_clock
+            from cllm_bench.engine.selection import fastest_engine
+
+            if self.runtime.engine == "auto":
+                clock = device_clock(self.runtime.device)
+                found = fastest_engine(partial(self._open, role), clock)
+                self._passes.take()
+            else:
+                found = EngineChoice(engine=self.runtime.engine)
+            self.engines[role] = found
+        return self.engines[role]
+
+    def _open(self, role: str, engine: str) -> Session:
         model = self.model(role)
-        if self.runtime.engine != "eager":
-            from cllm_bench.engine.cuda_graphs import GraphSession
-            from cllm_bench.engine.fused_layers import fused_layers_of
+        if engine == "eager":
+            from cllm_bench.engine.session import Session
 
-            compiled = self.runtime.engine == "compiled"
-            if compiled and not fused_layers_of(model):
-                raise UserError(
-                    f"--engine compiled fuses layers of the Llama kind, and '{role}' "
-                    f"('{self.checkpoint(role).location}') has none; use --engine graph"
-                )
-            return GraphSession(
-                model, self.captures, role=role, passes=self._passes, compiled=compiled
+            return Session(model, role=role, passes=self._passes)
+        from cllm_bench.engine.cuda_graphs import GraphSession
+        from cllm_bench.engine.fused_layers import fused_layers_of
+
+        compiled = engine == "compiled"
+        if compiled and not fused_layers_of(model):
+            raise UserError(
+                f"--engine compiled fuses layers of the Llama kind, and '{role}' "
+                f"('{self.checkpoint(role).location}') has none; use --engine graph"
             )
-        from cllm_bench.engine.session import Session
-
-        return Session(model, role=role, passes=self._passes)
+        return GraphSession(model, self.captures, role=role, passes=self._passes, compiled=compiled)
 
     def part(self, role: str, rows: int, run: Callable[[], Tensor]) -> Callable[[], None]:
         """Let weights that no session runs, such as Medusa heads, count as passes of a run.
@@ -205,6 +249,21 @@ class ModelFamily:
         from cllm_bench.engine.loading import load_config
 
         return int(load_config(self.checkpoint(role)).get_text_config().vocab_size)
+
+    def window(self, role: str) -> int | None:
+        """Return how far back the attention of a role sees, where not to the first token.
+
+        Tells it without loading weights; in tokens, which no sequence here exceeds.
+        """
+        from cllm_bench.engine.loading import load_config
+        from cllm_bench.engine.positions import attention_window
+
+        return attention_window(load_config(self.checkpoint(role)))
+
+    @property
+    def loaded(self) -> Mapping[str, PreTrainedModel]:
+        """The models that are loaded by now, by role."""
+        return self._models
 
     def parameters(self, role: str) -> int:
         """Return the number of parameters of a role, tied ones once."""

@@ -9,27 +9,78 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from cllm_bench.engine.attention import knows_lower_right
 from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.passes import PassLog
+from cllm_bench.engine.positions import attention_window, positions
 from cllm_bench.errors import UserError
 
 INITIAL_CAPACITY = 1024
 ALIGNMENT = 8  # elements, of masks: see `_Masks`
 
 
-class Output(NamedTuple):
-    """The output of a forward pass, on the device."""
+Body = Callable[[Tensor], Tensor]  # see `Session.program`
 
-    logits: Tensor  # (T, V)
-    hidden: Tensor | None  # (T, H), after the last norm; only if requested
+
+class Output:
+    """The output of a forward pass.
+
+    Attributes:
+        logits: Of every row, (T, V), on the device.
+        hidden: States of every row behind the last norm, (T, H); only if requested.
+    """
+
+    def __init__(self, logits: Tensor, hidden: Tensor | None = None) -> None:
+        self.logits = logits
+        self.hidden = hidden
+
+    @property
+    def choices(self) -> Tensor:  # (T,)
+        """The likeliest token behind each row, on the device."""
+        return self.logits.argmax(-1)
+
+    def tokens(self) -> list[int]:
+        """Return the likeliest token behind each row; waits for the device."""
+        found: list[int] = self.choices.tolist()
+        return found
+
+
+class Program(Protocol):
+    """A function of passes and tensors, run on integers; made by `Session.program`."""
+
+    def __call__(self, numbers: Sequence[int]) -> Tensor:  # (N,)
+        """Run it, and leave the result on the device until the next call."""
+        ...
+
+    def read(self, numbers: Sequence[int]) -> list[int]:
+        """Run it, and return the result; waits for the device."""
+        ...
+
+
+class _PlainProgram:
+    """A program that is run operation by operation."""
+
+    def __init__(self, session: Session, body: Body) -> None:
+        self._session = session
+        self._body = body
+
+    @torch.inference_mode()
+    def __call__(self, numbers: Sequence[int]) -> Tensor:  # (N,)
+        """Run it, and leave the result on the device until the next call."""
+        return self._body(self._session.upload(numbers))
+
+    def read(self, numbers: Sequence[int]) -> list[int]:
+        """Run it, and return the result; waits for the device."""
+        found: list[int] = self(numbers).tolist()
+        return found
 
 
 class Session:
@@ -60,13 +111,19 @@ class Session:
         self._role = role
         self._passes = passes or PassLog()
         self.device = model.device
-        self._positions_known = getattr(model.config, "max_position_embeddings", None)
-        self._cache = PreallocatedCache(model.config.num_hidden_layers, capacity)
+        self._positions_known = positions(model.config)
+        self._cache = PreallocatedCache(model.config.get_text_config().num_hidden_layers, capacity)
         self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _Masks(model.device, model.dtype)
+        self._lower_right = knows_lower_right(model)
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
         self._pending = 0
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids that the model knows, V."""
+        return int(self._model.config.get_text_config().vocab_size)
 
     @property
     def room(self) -> int:
@@ -109,8 +166,34 @@ class Session:
             hidden: Whether to return hidden states too.
         """
         output = self._run(ids, depth, mask, last_only=False, hidden=hidden)
-        self._passes.add(self._role, self._pending, mask is not None)
+        self._count(self._pending, tree=mask is not None)
         return output
+
+    def program(
+        self, body: Body, *, rows: int, results: int, state: Sequence[Tensor] = ()
+    ) -> Program:
+        """Return a function that an engine may capture and launch as a whole.
+
+        The body gets integers, (N,) on the device, and returns integers. It may call `forward`
+        with ids that lie on the device, and `keep` with a number; whatever else differs from call
+        to call must be among its integers or in `state`. It is run as it is here.
+
+        Args:
+            body: The function.
+            rows: Rows that its passes have in all.
+            results: Integers that it returns.
+            state: Tensors that it reads and then overwrites.
+        """
+        del rows, results, state
+        return _PlainProgram(self, body)
+
+    def upload(self, numbers: Sequence[int]) -> Tensor:  # (N,)
+        """Return integers on the device; nothing waits for it."""
+        found = torch.tensor(numbers, dtype=torch.long, pin_memory=self.device.type == "cuda")
+        return found.to(self.device, non_blocking=True)
+
+    def _count(self, rows: int, *, tree: bool) -> None:
+        self._passes.add(self._role, rows, tree)
 
     def keep(self, rows: int | Tensor) -> None:
         """Commit rows of the last pass and drop the others.
@@ -125,11 +208,14 @@ class Session:
         if count > self._pending:
             raise ValueError(f"cannot keep {count} rows of a pass of {self._pending}")
         if not isinstance(rows, int):
-            with torch.inference_mode():
-                self._cache.gather(rows.to(self.device))
+            self._gather(rows)
         self.length += count
         self._cache.commit(self.length)
         self._pending = 0
+
+    @torch.inference_mode()
+    def _gather(self, rows: Tensor) -> None:
+        self._cache.gather(rows.to(self.device))
 
     def _run(
         self,
@@ -140,7 +226,7 @@ class Session:
         last_only: bool,
         hidden: bool,
     ) -> Output:
-        tokens = torch.as_tensor(ids, dtype=torch.long, device=self.device)
+        tokens = ids.to(self.device) if isinstance(ids, Tensor) else self.upload(ids)
         rows = tokens.numel()
         self._reserve(self.length + rows)
         positions = self._positions[:, self.length : self.length + rows]
@@ -163,19 +249,24 @@ class Session:
         """Return the additive (1, 1, T, L + T) mask, or none where plain causal attention serves.
 
         Boolean four-dimensional masks are silently wrong with transformers' eager attention, hence
-        additive ones; no mask at all keeps the fast kernels for a prefill and for single rows.
+        additive ones. No mask at all keeps the fast kernels: for a prefill, for single rows, and
+        for chains where the kernel knows that the last row is the one that sees everything.
         """
         if mask is not None:
             return self._masks.tree(mask.to(self.device), self.length)
-        if rows == 1 or self.length == 0:
+        if rows == 1 or self.length == 0 or self._lower_right:
             return None
         return self._masks.chain(rows, self.length)
 
     def _reserve(self, tokens: int) -> None:
         if tokens - self.length > self.room:
+            known = self._positions_known
+            room = f"the model has room for {known}"
+            if known == attention_window(self._model.config):
+                room = f"the attention of '{self._role}' has a window of {known}"
             raise UserError(
-                f"the sequence reaches {tokens} tokens and the model has room for "
-                f"{self._positions_known}: shorten the prompt or lower max_new_tokens"
+                f"the sequence reaches {tokens} tokens and {room}: shorten the prompt or lower "
+                "max_new_tokens"
             )
         self._cache.reserve(tokens)
         if self._positions.shape[1] < self._cache.capacity:

@@ -107,18 +107,18 @@ class Executor:
             Whether they were bound anew: a pause, in which other things can be measured.
         """
         self._rounds += 1
-        prompt = longest._replace(limit=min(WARM_UP_TOKENS, longest.limit))
+        prompt = _begun(longest, WARM_UP_TOKENS)
         if task not in self._warm:
             self._warm.add(task)
             self._settle(prompt)
             return False
-        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
+        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.captures.count:
             return False
         self._rounds = 1
         self._release()
         self._decoders = self._bound()
         for spec in self._plan.specs:
-            self.ask(spec, prompt._replace(limit=min(LEAD_TOKENS, prompt.limit)))
+            self.ask(spec, _begun(longest, LEAD_TOKENS))
         return True
 
     def _release(self) -> None:
@@ -166,25 +166,25 @@ class Executor:
         decoder, family = self._decoders[spec.label], self._plan.family
         reset_peak, read_peak = _peak_memory(family.runtime.device)
 
-        def answer(limit: int) -> Generation:
+        def answer(asked: Prompt) -> Generation:
             return generate(
                 decoder,
-                prompt.prompt_ids,
-                sampling=prompt.sampling,
-                max_new_tokens=limit,
+                asked.prompt_ids,
+                sampling=asked.sampling,
+                max_new_tokens=asked.limit,
                 stop_ids=family.stop_ids,
                 clock=self._clock,
-                ends=prompt.ends,
+                ends=asked.ends,
             )
 
         gc.disable()
         try:
-            answer(min(LEAD_TOKENS, prompt.limit))
+            answer(_begun(prompt, LEAD_TOKENS))
             family.take_passes()
             before = family.captures.count
             reset_peak()
             self._flush()
-            generation = answer(prompt.limit)
+            generation = answer(prompt)
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
             return Answer(None, str(error)), False
@@ -195,6 +195,17 @@ class Executor:
             gc.enable()
         found = Answer(generation, None, counters, read_peak(), family.take_passes())
         return found, family.captures.count > before
+
+
+def _begun(prompt: Prompt, tokens: int) -> Prompt:
+    """Return the same prompt, whose reply ends after some tokens.
+
+    Its limit stays: a library sizes its cache by that, and must find it warm afterwards.
+    """
+    ends = prompt.ends
+    return prompt._replace(
+        ends=lambda reply: len(reply) >= tokens or (ends is not None and ends(reply))
+    )
 
 
 def _watch(thing: object) -> Callable[[], object]:

@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench.contracts import (
     ChatTask,
@@ -31,7 +31,10 @@ from cllm_bench.machine.environment import code_hash, code_place, environment, m
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
-from cllm_bench.results.manifest import Manifest, MethodEntry, TaskEntry
+from cllm_bench.results.manifest import CheckpointEntry, Manifest, MethodEntry, TaskEntry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50
@@ -205,6 +208,7 @@ class RunPlan:
             configuration=self.configuration(),
             model=self.family.name,
             runtime=runtime,
+            engines=dict(self.family.engines),
             repeats=self.repeats,
             seed=self.seed,
             sampling=self.sampling,
@@ -213,6 +217,9 @@ class RunPlan:
             copy_bandwidth=measured and measured.copy,
             read_bandwidth=measured and measured.read,
             flushed_bytes=flushed_bytes,
+            checkpoints={
+                role: _describe_checkpoint(model) for role, model in self.family.loaded.items()
+            },
             cells=tuple(
                 self._describe(spec, extra_parameters.get(spec.label, 0)) for spec in self.specs
             ),
@@ -239,6 +246,17 @@ class RunPlan:
             cache_bytes_per_token=cache_bytes(model),
             extra_parameters=extra_parameters,
         )
+
+
+def _describe_checkpoint(model: PreTrainedModel) -> CheckpointEntry:
+    from cllm_bench.engine.fused_layers import fused_layers_of
+    from cllm_bench.engine.positions import attention_window
+
+    return CheckpointEntry(
+        layers=int(model.config.get_text_config().num_hidden_layers),
+        fused_layers=len(fused_layers_of(model)),
+        window=attention_window(model.config),
+    )
 
 
 def _text_digest(plan: TaskPlan) -> str | None:

@@ -48,6 +48,7 @@ def measure(
         UserError: The model has no positions for the shortest context.
     """
     from cllm_bench.engine.clock import device_clock
+    from cllm_bench.engine.fused_layers import fused_layers_of
     from cllm_bench.engine.pass_timing import time_passes, time_prefill
     from cllm_bench.machine.roofline import bandwidth, cache_bytes, weight_bytes
 
@@ -80,6 +81,8 @@ def measure(
         cache_bytes(model),
         measured and measured.copy,
         measured and measured.read,
+        layers=int(model.config.get_text_config().num_hidden_layers),
+        fused_layers=len(fused_layers_of(model)),
     )
 
 

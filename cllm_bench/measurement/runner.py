@@ -19,6 +19,7 @@ from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.perplexity import Texts
 from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan
 from cllm_bench.measurement.prompts import Prompt, Prompts
+from cllm_bench.measurement.rounding import RoundingSurvey
 from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.pass_times import PassTime, missing_shapes
@@ -55,14 +56,17 @@ class Runner:
         self._plan = plan
         self._listen = listen
         listen("loading the weights", 0, 1)
+        if (stored := ResultFolder.manifest_of(output)) is not None:
+            plan.family.engines.update(stored.engines)  # a run goes on with what it began with
         self._clock = device_clock(plan.family.runtime.device)
         self._watch = MachineWatch(plan.family.runtime.device)
         flush = CacheFlush(plan.family.runtime.device) if plan.flush_caches else None
         self._executor = Executor(plan, self._clock, flush)
         self._texts = Texts(plan)
         self._prompts = Prompts(plan)
+        self._survey = RoundingSurvey(plan, self._prompts, listen)
         for each in plan.tasks:
-            self._prompts.longest(each)  # a prompt that cannot be made is told before the folder
+            self._prompts.refuse_too_long(each)  # told before there is a folder
         extra = self._executor.extra_parameters()
         flushed = 0 if flush is None else flush.bytes
         self.folder = ResultFolder.open(output, plan.manifest(extra, flushed))
@@ -88,6 +92,7 @@ class Runner:
             if not missing:
                 continue
             task = round_.plan
+            self._measure_rounding(task, missing)
             if not self._executor.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
             anew = self._executor.prepare(task.label, longest[task.label])
@@ -104,6 +109,12 @@ class Runner:
             self._time_passes(task, TURNS, again=False)
         self._listen("summary", len(rounds), len(rounds))
         return write_summary(self.folder)
+
+    def _measure_rounding(self, task: TaskPlan, specs: Sequence[MethodSpec]) -> None:
+        """Measure how far rounding moves the checkpoints' choices, once a folder."""
+        for role in dict.fromkeys(spec.checkpoint for spec in self._plan.specs if spec in specs):
+            if (task.label, role) not in self.folder.roundings:
+                self.folder.append_rounding(self._survey.measure(task, role, self.folder.attempt))
 
     def _time_passes(self, plan: TaskPlan, turns: int, *, again: bool) -> None:
         """Time by itself every shape of pass that was run, at the task's usual context.
@@ -253,12 +264,14 @@ class Runner:
         if not expected or history != talk.replies[:turn]:
             return None
         family, asked = self._plan.family, talk.asked[turn]
+        rounding = self.folder.roundings[round_.plan.label, spec.checkpoint]
         return verdict(
             generation.token_ids,
             expected,
             asked.prompt_ids,
             asked.sampling,
             lambda: family.session(spec.checkpoint),
+            rounding.tolerance,
         )
 
     def _score(self, round_: Round, talk: _Talk) -> tuple[float | None, str | None]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from cllm_bench.engine.runtime import EngineChoice
 from cllm_bench.machine.environment import GitState
 from cllm_bench.report.columns import Line, Run, method
-from cllm_bench.report.numbers import ratio, share
+from cllm_bench.report.numbers import expected, ratio, share, significant
 from cllm_bench.results.judgements import JudgeId
 from cllm_bench.results.manifest import Manifest, TaskEntry
 from cllm_bench.results.summary import JudgeFigures, Summary
@@ -21,6 +22,7 @@ FOREIGN_LOAD = 0.10  # of all cores
 WEAK_BASELINE = {"cpu": 0.30, "cuda": 0.60}
 CLOCKS_APART = 0.02  # by which the device's seconds and the host's may differ
 SHOWN_ERRORS = 3
+LOW_PRECISION = ("bfloat16", "float16")
 SHOWN_VERSIONS = ("cllm-bench", "python", "torch", "transformers")
 
 LEGEND = (
@@ -39,7 +41,9 @@ LEGEND = (
     "second, relative to a large {roof} on this machine; "
     "**speedup ÷ tokens/pass**: the share of the algorithm's gain that reaches the clock. **Exact "
     "match**: replies token-identical to those of the baseline on the same checkpoint (for the "
-    "baseline: in every repeat); **cut-off**: replies ended by the length limit. (lossy) and "
+    "baseline: in every repeat); **ties / expected**: replies that part from it where rounding "
+    "explains either token, and how many rounding alone makes part; **mismatch**: replies that "
+    "part from it otherwise; **cut-off**: replies ended by the length limit. (lossy) and "
     "(distribution) mark methods whose replies may differ by design. Brackets: 95% intervals "
     "over prompts. –: not measured."
 )
@@ -180,6 +184,8 @@ def _about_results(lines: Sequence[Line]) -> Iterator[str]:
     for line in lines:
         yield from _about_exactness(line)
         yield from _about_failures(line)
+    for line in lines:
+        yield from _about_rounding(line)
 
 
 def _about_noise_floor(line: Line) -> Iterator[str]:
@@ -261,16 +267,41 @@ def _by_run(lines: Sequence[Line]) -> Iterator[tuple[Manifest, list[Summary]]]:
 def _about_exactness(line: Line) -> Iterator[str]:
     s = line.summary
     verdicts = s.verdicts
-    if not verdicts or verdicts.tie + verdicts.mismatch == 0:
+    if not verdicts or not (verdicts.has_ties or verdicts.mismatch):
         return
+    compared = verdicts.exact + verdicts.tie + verdicts.mismatch
     counts = (
-        f"{verdicts.exact} replies are token-identical, {verdicts.tie} differ after a "
-        f"numerical tie, {verdicts.mismatch} differ otherwise"
+        f"{verdicts.tie} of {compared} replies part from the baseline's at a numerical tie and "
+        f"{verdicts.mismatch} otherwise"
     )
+    if verdicts.expected_ties is not None:
+        counts += f"; {expected(verdicts.expected_ties)} ties are expected from rounding alone"
     if s.exactness == "exact" and verdicts.mismatch:
         yield f"**{method(line)} claims to be exact and is not**: {counts}"
     else:
         yield f"{method(line)}: {counts}"
+
+
+def _about_rounding(line: Line) -> Iterator[str]:
+    """Say what makes a tie, once for each checkpoint where there are any."""
+    s, dtype = line.summary, line.manifest.runtime.dtype
+    found, verdicts = s.rounding, s.verdicts
+    if not found or not verdicts:
+        return
+    if found.tolerance is None:
+        if dtype in LOW_PRECISION or verdicts.has_ties or verdicts.mismatch:
+            yield (
+                f"the rounding of `{s.checkpoint}` was not measured ({found.reason}): ties are "
+                "judged by a bound that does not know the model"
+            )
+    elif verdicts.has_ties:
+        yield (
+            f"a tie on `{s.checkpoint}`: the logits of both tokens are within "
+            f"{significant(found.tolerance, 2)} of the best, as much as rounding to {dtype} moves "
+            f"them between passes of different shapes (measured on {found.positions} tokens of the "
+            f"baseline's replies; the two likeliest are that close at {share(found.within)} of "
+            "them)" + ("; `--dtype float32` tells them apart" if dtype in LOW_PRECISION else "")
+        )
 
 
 def _about_failures(line: Line) -> Iterator[str]:
@@ -302,11 +333,38 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"model {manifest.model}; questions {sources}",
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
+        *engines(manifest.engines),
+        *_layers(manifest),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
         f"methods in balanced order; {_flushed(manifest)}{_sampling(manifest)}; "
         f"seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
+
+
+def engines(chosen: Mapping[str, EngineChoice]) -> Iterator[str]:
+    """Say which engine was found the fastest for which role, and by what."""
+    for role, choice in chosen.items():
+        if choice.milliseconds:
+            times = ", ".join(f"{name} {took:.3g}" for name, took in choice.milliseconds.items())
+            refused = "".join(
+                f"; {name} cannot be used ({reason})" for name, reason in choice.refused.items()
+            )
+            yield (
+                f"engine of {role}: {choice.engine}, the fastest that passed a self-check "
+                f"(ms for a pass of one row: {times}{refused})"
+            )
+
+
+def _layers(manifest: Manifest) -> Iterator[str]:
+    """Say how many layers run fused, and where an attention window ends a sequence."""
+    found = manifest.checkpoints
+    if not found:
+        return
+    fused = ", ".join(f"{role} {e.fused_layers} of {e.layers}" for role, e in found.items())
+    windows = ", ".join(f"{role} {e.window:,}" for role, e in found.items() if e.window)
+    ends = f"; attention windows, which no sequence leaves: {windows} tokens" if windows else ""
+    yield f"fused layers: {fused}{ends}"
 
 
 def _sampling(manifest: Manifest) -> str:

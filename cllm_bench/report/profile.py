@@ -5,14 +5,15 @@ Figures are measured by `measurement/profile.py`; here they become Markdown. No 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
+from cllm_bench.report.notes import engines
 from cllm_bench.results.schema import to_json
 
 # Tokens that a method may settle in a pass, for the table of what that would gain.
@@ -35,6 +36,8 @@ class Profile:
         cache_bytes_per_token: Keys and values that a pass reads of each committed token.
         copy_bandwidth: Bytes a second of a large copy; None where there was no room for one.
         read_bandwidth: Bytes a second of a large read; None where there was no room for one.
+        layers: Decoder layers; None in earlier versions.
+        fused_layers: Those that run as fewer and larger operations; None in earlier versions.
     """
 
     model: str
@@ -48,6 +51,8 @@ class Profile:
     cache_bytes_per_token: int
     copy_bandwidth: float | None
     read_bandwidth: float | None
+    layers: int | None = None
+    fused_layers: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
@@ -71,9 +76,11 @@ class ProfileManifest(Environment):
 
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
+        engines: The engine of the role's passes, and how it was found.
     """
 
     runtime: Runtime
+    engines: Mapping[str, EngineChoice] = field(default_factory=dict)
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
         f"Autoregressive decoding spends {formats.share(profile.outside)} of its time outside the "
         "forward passes.",
         "## Conditions",
-        _conditions(manifest),
+        _conditions(profile, manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -170,7 +177,7 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _conditions(manifest: ProfileManifest) -> str:
+def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
     machine, runtime = manifest.machine, manifest.runtime
     versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
@@ -180,6 +187,14 @@ def _conditions(manifest: ProfileManifest) -> str:
                 f"{name} {getattr(runtime, name)}"
                 for name in ("dtype", "attention", "engine", "threads")
             ),
+            *(f"- {line}" for line in engines(manifest.engines)),
+            *_layers(profile),
             f"- {versions}; {manifest.created}",
         ]
     )
+
+
+def _layers(profile: Profile) -> list[str]:
+    if profile.layers is None:
+        return []
+    return [f"- fused layers: {profile.role} {profile.fused_layers} of {profile.layers}"]

@@ -18,6 +18,7 @@ from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.report.judged import scored
 from cllm_bench.report.perplexity import TextScore, text_score
 from cllm_bench.report.prediction import predicted_paces
+from cllm_bench.report.rounding import expected_ties
 from cllm_bench.report.samples import Measured, decode_pace
 from cllm_bench.report.statistics import (
     Interval,
@@ -34,8 +35,9 @@ from cllm_bench.results.judgements import JudgeId, Judgement
 from cllm_bench.results.manifest import Manifest, MethodEntry, TaskEntry
 from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.rounding import Rounding
 from cllm_bench.results.rows import Row
-from cllm_bench.results.summary import JudgeFigures, Summary, Verdicts
+from cllm_bench.results.summary import JudgeFigures, RoundingFigures, Summary, Verdicts
 
 if TYPE_CHECKING:
     from cllm_bench.results.folder import ResultFolder
@@ -50,6 +52,7 @@ def summarise(
     judgements: Sequence[Judgement] = (),
     judge: JudgeId | None = None,
     pass_times: Sequence[PassTime] = (),
+    roundings: Sequence[Rounding] = (),
 ) -> list[Summary]:
     """Return one summary for each task and method of a run, in the manifest's order.
 
@@ -60,7 +63,9 @@ def summarise(
         judgements: The same.
         judge: Whose verdicts are the scores of a task that has a judge; None takes the newest's.
         pass_times: How long passes take alone.
+        roundings: How far rounding moves choices.
     """
+    spreads = {(each.task, each.checkpoint): each for each in roundings}
     stored: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         stored[row.task, row.method].append(row)
@@ -79,6 +84,9 @@ def summarise(
                 predicted_speedup=_predicted(manifest, cell, cells, seconds),
                 judge=judging.get(cell.method),
             )
+            found = _with_rounding(
+                found, cells[cell.method], spreads.get((task.task, cell.checkpoint))
+            )
             text = text_score(perplexities, manifest, task.task, cell)
             summaries.append(found if text is None else _with_text(found, text))
     return summaries
@@ -93,6 +101,7 @@ def summarise_folder(folder: ResultFolder, judge: JudgeId | None = None) -> list
         folder.judgements,
         judge,
         folder.pass_times,
+        list(folder.roundings.values()),
     )
 
 
@@ -308,6 +317,22 @@ def _with_exactness(summary: Summary, cell: Measured) -> Summary:
         peak_memory_bytes=max(peaks, default=None),
         verdicts=Verdicts(**counts) if compared else None,
     )
+
+
+def _with_rounding(summary: Summary, cell: Measured, spread: Rounding | None) -> Summary:
+    """Add what makes a tie, and how many ties that explains."""
+    if spread is None:
+        return summary
+    figures = RoundingFigures(
+        tolerance=spread.tolerance,
+        within=spread.within,
+        positions=spread.positions,
+        reason=spread.reason,
+    )
+    verdicts = summary.verdicts
+    if verdicts is not None and summary.exactness == "exact":
+        verdicts = replace(verdicts, expected_ties=expected_ties(cell.samples, spread.flips))
+    return replace(summary, verdicts=verdicts, rounding=figures)
 
 
 def _with_lengths(summary: Summary, cell: Measured) -> Summary:

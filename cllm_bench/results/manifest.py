@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.results.schema import to_json
 
@@ -44,6 +44,23 @@ class MethodEntry:
     weight_bytes: int | None = None
     cache_bytes_per_token: int | None = None
     extra_parameters: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointEntry:
+    """The weights of a role, as passes run them.
+
+    Attributes:
+        layers: Decoder layers.
+        fused_layers: Those that run as fewer and larger operations; the others run as transformers
+            has them.
+        window: Tokens that the layers with the shortest attention window see, and the most that a
+            sequence of the run may have; null where all layers see every token.
+    """
+
+    layers: int
+    fused_layers: int
+    window: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +148,7 @@ class Manifest(_Stored):
     Attributes:
         model: Name of the model family.
         runtime: Device, precision, kernel, engine and threads.
+        engines: The engine of each role's passes, and how it was found; empty in earlier versions.
         repeats: How often every method answers every question.
         seed: Seed of order, sampled replies and statistics.
         sampling: How tokens are chosen; greedy where an earlier version does not say.
@@ -138,6 +156,7 @@ class Manifest(_Stored):
         baseline: Label of the method that all others are compared with.
         copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
             bytes both counted; null where it was not measured.
+        checkpoints: The weights that sessions ran, by role; empty in earlier versions.
         read_bandwidth: Bytes a second that a large read moves on the device: the roof that shares
             of bandwidth are of; null where it was not measured and in earlier versions, whose
             shares are of the copy's.
@@ -149,12 +168,14 @@ class Manifest(_Stored):
 
     model: str
     runtime: Runtime
+    engines: Mapping[str, EngineChoice] = field(default_factory=dict)
     repeats: int
     seed: int
     sampling: Sampling = field(default_factory=Sampling)
     sandbox: Mapping[str, Any] | None = None
     baseline: str
     copy_bandwidth: float | None = None
+    checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
     read_bandwidth: float | None = None
     flushed_bytes: int = 0
     cells: tuple[MethodEntry, ...]

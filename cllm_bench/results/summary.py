@@ -16,6 +16,8 @@ from cllm_bench.results.schema import parse, to_json
 
 Bounds = tuple[float, float]
 
+LEAST_EXPECTED = 0.05  # ties of a table's line, to be worth a word
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
@@ -25,11 +27,18 @@ class Verdicts:
         exact: Token-identical in every repeat.
         tie: Different after a numerical tie.
         mismatch: Different otherwise.
+        expected_ties: How many would be `tie` by rounding alone; null where that is not known.
     """
 
     exact: int
     tie: int
     mismatch: int
+    expected_ties: float | None = None
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether replies differ after a tie, or some are expected to."""
+        return self.tie > 0 or (self.expected_ties or 0.0) >= LEAST_EXPECTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,24 @@ class PerplexityFigures:
     token: float | None
     word: float | None
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundingFigures:
+    """How far rounding moves the choices of a checkpoint on a task: what makes a tie.
+
+    Attributes:
+        tolerance: What a token's logit may lack of the best one for its choice to be a numerical
+            tie; null where it was not measured, and some roundings of the largest logit count.
+        within: Share of the baseline's positions whose two likeliest tokens are that close.
+        positions: Tokens of the baseline's replies that were compared.
+        reason: Why nothing was measured, if so.
+    """
+
+    tolerance: float | None
+    within: float | None
+    positions: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +185,7 @@ class Summary:
             its shape takes alone.
         perplexity: How the perplexity came about, for a task that has a text.
         judge: Who graded, for a task that has a judge.
+        rounding: What makes a numerical tie; null in earlier versions.
     """
 
     schema: int = UNNUMBERED
@@ -213,6 +241,7 @@ class Summary:
     predicted_speedup: float | None = None
     perplexity: PerplexityFigures | None = None
     judge: JudgeFigures | None = None
+    rounding: RoundingFigures | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""

@@ -90,14 +90,14 @@ class JacobiDecoder:
             self.pad_id,
             self.settings.seed,
         )
-        first = int(choose(session.prefill(prompt_ids).logits, 0))
+        (first,) = choose.tokens(session.prefill(prompt_ids), 0)
         yield Step(guesses.settle((first,)))
         block = [first, *guesses.draw(size - 1)]
         start = 0
         while True:
             # A guess past the model's last position cannot be tried, and need not be.
             del block[max(1, session.room) :]
-            predicted = choose(session.forward(block).logits, start + 1).tolist()
+            predicted = choose.tokens(session.forward(block), start + 1)
             matches = count_matches(block, predicted)
             session.keep(matches + 1)
             settled = guesses.settle(tuple(predicted[: matches + 1]))

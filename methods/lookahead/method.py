@@ -163,7 +163,7 @@ class LookaheadDecoder:
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         self.passes = passes = []
         branches = Branches(self.settings, prompt_ids.tolist())
-        settled = [int(choose(session.prefill(prompt_ids).logits, 0))]
+        settled = choose.tokens(session.prefill(prompt_ids), 0)
         yield Step(tuple(settled))
         place = 1
         while True:
@@ -171,8 +171,8 @@ class LookaheadDecoder:
             rows = branches.rows(settled[-1], session.room)
             ids = [*rows.window, *itertools.chain.from_iterable(rows.guesses)]
             where = self._layout(rows)
-            logits = session.forward(ids, depth=where.depth, mask=where.mask).logits
-            chosen = choose(logits, place, where.depth).tolist()
+            output = session.forward(ids, depth=where.depth, mask=where.mask)
+            chosen = choose.tokens(output, place, where.depth)
             first, settled = longest(rows, chosen)
             self._keep(first, len(settled) - 1)
             passes.append(WindowPass(len(ids), len(rows.guesses), len(settled) - 1))

@@ -19,8 +19,9 @@ from .tree import RANKS, Growth, Layout, Tree
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cllm_bench.decoding.sampling import Chooser
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench.engine.session import Session
+    from cllm_bench.engine.session import Output, Program, Session
 
     from .heads import Heads, StoredHeads
 
@@ -140,6 +141,12 @@ class MedusaDecoder:
     tree: Tree
     count: Callable[[], None] = lambda: None
     _layouts: dict[int, Layout] = field(default_factory=dict)
+    _programs: dict[Layout, Program] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self._states = torch.empty(0)  # of the newest pass, (rows, H)
 
     @property
     def extra_parameters(self) -> int:
@@ -152,34 +159,91 @@ class MedusaDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: the accepted path, and one more."""
-        import torch
-
         from cllm_bench.decoding.sampling import Chooser
 
         session = self.session
         choose = Chooser(sampling, prompt_ids.device)
+        greedy = choose.greedy and self.settings.acceptance == "greedy"
         output = session.prefill(prompt_ids, hidden=True)
-        newest, row = choose(output.logits, 0), 0
-        yield Step((int(newest),))
+        self._remember(output)
+        newest, row = choose.tokens(output, 0)[0], 0
+        yield Step((newest,))
         place = 1
         while True:
             layout = self._layout()
-            assert output.hidden is not None
             self.count()
-            guesses = self.heads.best(output.hidden[row], self.tree.breadth).flatten()[layout.picks]
-            ids = torch.cat([newest, guesses])
-            output = session.forward(ids, depth=layout.depth, mask=layout.mask, hidden=True)
-            chosen = choose(output.logits, place, layout.depth)
-            fed, found = torch.stack([ids, chosen]).tolist()
-            if self.settings.acceptance == "greedy":
-                row = matching_row(layout, fed, found)
+            if greedy:
+                found = self._program(layout).read((newest, row))
+                fed, chosen = found[: len(found) // 2], found[len(found) // 2 :]
+                row = matching_row(layout, fed, chosen)
             else:
-                row = self._likely_row(layout, guesses, output.logits, sampling)
+                row, fed, chosen = self._drawn(layout, choose, (newest, row), place, sampling)
             path = layout.lineage[row]
             session.keep(layout.kept(row))
-            yield Step((*(fed[each] for each in path[1:]), found[row]), drafted=len(fed) - 1)
-            newest = chosen[row : row + 1]
+            yield Step((*(fed[each] for each in path[1:]), chosen[row]), drafted=len(fed) - 1)
+            newest = chosen[row]
             place += len(path)
+
+    def _program(self, layout: Layout) -> Program:
+        """Return what guesses a tree and checks it: newest token and row in, all tokens out."""
+        import torch
+
+        if layout not in self._programs:
+
+            def body(numbers: Tensor) -> Tensor:
+                ids, output = self._try(layout, numbers)
+                return torch.cat([ids, output.choices])
+
+            rows = len(layout.lineage)
+            program = self.session.program(body, rows=rows, results=2 * rows, state=[self._states])
+            self._programs[layout] = program
+        return self._programs[layout]
+
+    def _try(
+        self,
+        layout: Layout,
+        numbers: Tensor,  # (2,): the newest token, and the row of the last pass that settled it
+    ) -> tuple[Tensor, Output]:  # (T,)
+        """Guess a tree and run it; return the ids of its rows, and what the pass gave."""
+        import torch
+
+        state = self._states.index_select(0, numbers[1:])[0]
+        guesses = self.heads.best(state, self.tree.breadth).flatten()[layout.picks]
+        ids = torch.cat([numbers[:1], guesses])
+        output = self.session.forward(ids, depth=layout.depth, mask=layout.mask, hidden=True)
+        self._remember(output)
+        return ids, output
+
+    def _remember(self, output: Output) -> None:
+        """Keep the states of a pass where the next one finds them."""
+        states = output.hidden
+        assert states is not None
+        if not self._states.numel():
+            self._states = states.new_zeros(len(self.tree.nodes) + 1, states.shape[-1])
+        self._states[: len(states)].copy_(states)
+
+    def _drawn(
+        self,
+        layout: Layout,
+        choose: Chooser,
+        numbers: tuple[int, int],
+        place: int,
+        sampling: Sampling,
+    ) -> tuple[int, list[int], list[int]]:
+        """Guess, and accept what noise or the typical rule decides.
+
+        Returns:
+            The last accepted row; of every row, what it fed and what is chosen behind it.
+        """
+        import torch
+
+        with torch.inference_mode():
+            ids, output = self._try(layout, self.session.upload(numbers))
+            chosen = choose(output, place, layout.depth)
+            fed, found = torch.stack([ids, chosen]).tolist()
+            if self.settings.acceptance == "greedy":
+                return matching_row(layout, fed, found), fed, found
+            return self._likely_row(layout, ids[1:], output.logits, sampling), fed, found
 
     def _layout(self) -> Layout:
         """Return the tree, or what of it fits before the model's last position."""

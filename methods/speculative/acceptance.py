@@ -6,7 +6,7 @@ Shapes: K drafted tokens, V vocabulary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -14,36 +14,36 @@ if TYPE_CHECKING:
 
     from cllm_bench.contracts import Sampling
     from cllm_bench.decoding.sampling import Chooser
-
-
-class Settled(NamedTuple):
-    """The accepted guesses and the target's own token behind them, on the host and the device."""
-
-    tokens: tuple[int, ...]
-    ids: Tensor  # (1 … K + 1,)
+    from cllm_bench.engine.session import Output
 
 
 class Acceptance(Protocol):
     """A rule for one reply."""
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the draft's choice is its likeliest token."""
+        ...
+
     def draft(
         self,
-        logits: Tensor,  # (1, V)
         place: int,
+        ahead: int,
+        logits: Tensor,  # (1, V)
     ) -> Tensor:  # (1,)
-        """Choose the draft's token for a place; it stays on the device."""
+        """Choose the draft's token for place + ahead; it stays on the device."""
         ...
 
     def settle(
         self,
-        logits: Tensor,  # (K + 1, V)
+        output: Output,  # of K + 1 rows
         guesses: Tensor,  # (K,)
         place: int,
-    ) -> Settled:
+    ) -> tuple[int, ...]:
         """Accept guesses, and choose the target's own token behind them.
 
         Args:
-            logits: Of the target: those that the first guess is judged by, …, those behind the
+            output: Of the target: the row that the first guess is judged by, …, that behind the
                 last guess.
             guesses: What the draft chose since the last call.
             place: Of the first guess.
@@ -59,29 +59,31 @@ class Matching:
 
     def __init__(self, choose: Chooser) -> None:
         self._choose = choose
+        self.greedy = choose.greedy
 
     def draft(
         self,
-        logits: Tensor,  # (1, V)
         place: int,
+        ahead: int,
+        logits: Tensor,  # (1, V)
     ) -> Tensor:  # (1,)
-        """Choose the draft's token for a place."""
-        return self._choose(logits, place)
+        """Choose the draft's token for place + ahead."""
+        return self._choose(logits, place + ahead)
 
     def settle(
         self,
-        logits: Tensor,  # (K + 1, V)
+        output: Output,  # of K + 1 rows
         guesses: Tensor,  # (K,)
         place: int,
-    ) -> Settled:
+    ) -> tuple[int, ...]:
         """Return the target's choices up to the first that the draft did not foresee."""
         import torch
 
-        count, chosen = guesses.numel(), self._choose(logits, place)
-        ids = torch.cat([guesses, chosen]).tolist()
+        count = guesses.numel()
+        ids = torch.cat([guesses, self._choose(output, place)]).tolist()
         pairs = zip(ids[:count], ids[count:], strict=False)
         matches = next((index for index, (a, b) in enumerate(pairs) if a != b), count)
-        return Settled(tuple(ids[count : count + matches + 1]), chosen[: matches + 1])
+        return tuple(ids[count : count + matches + 1])
 
 
 class Rejection:
@@ -90,6 +92,8 @@ class Rejection:
     p is the target's distribution and q the draft's, both after temperature and nucleus. What is
     settled has distribution p, whatever q is (Leviathan et al. 2023, arXiv 2211.17192, appendix A).
     """
+
+    greedy = False
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
         import torch
@@ -101,8 +105,9 @@ class Rejection:
 
     def draft(
         self,
-        logits: Tensor,  # (1, V)
         place: int,
+        ahead: int,
+        logits: Tensor,  # (1, V)
     ) -> Tensor:  # (1,)
         """Draw the draft's token."""
         from cllm_bench.decoding.sampling import probabilities
@@ -112,16 +117,16 @@ class Rejection:
 
     def settle(
         self,
-        logits: Tensor,  # (K + 1, V)
+        output: Output,  # of K + 1 rows
         guesses: Tensor,  # (K,)
         place: int,
-    ) -> Settled:
+    ) -> tuple[int, ...]:
         """Return the guesses before the first rejected one, and a token drawn in its place."""
         import torch
 
         from cllm_bench.decoding.sampling import probabilities
 
-        target = probabilities(logits, self._sampling)
+        target = probabilities(output.logits, self._sampling)
         # Behind the last guess nothing was drafted: what is left of p there is all of it.
         draft = torch.cat([*self._drafted, torch.zeros_like(target[:1])])
         self._drafted.clear()
@@ -134,7 +139,7 @@ class Rejection:
         # Rounding may leave nothing where p and q are as good as equal.
         token = self._draw(torch.where(left.sum() > 0, left, own))
         count, last, *ids = torch.cat([accepted, token, guesses]).tolist()
-        return Settled((*ids[:count], last), torch.cat([guesses[:count], token]))
+        return (*ids[:count], last)
 
     def _draw(
         self,

@@ -5,8 +5,9 @@ Sources: Leviathan et al. 2023 (arXiv 2211.17192); Chen et al. 2023 (arXiv 2302.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from cllm_bench.contracts import Exactness, Sampling, Step
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cllm_bench.engine.family import ModelFamily
-    from cllm_bench.engine.session import Session
+    from cllm_bench.engine.session import Program, Session
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class SpeculativeDecoder:
     draft: Session
     vocabulary: int  # of the target: a draft may have fewer embeddings, or more
     extra_parameters: int
+    _programs: dict[tuple[int, int], Program] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -85,42 +87,64 @@ class SpeculativeDecoder:
         sampling: Sampling,
     ) -> Iterator[Step]:
         """Yield the tokens that each pass settles: the accepted guesses, and one more."""
-        import torch
-
         target, draft = self.target, self.draft
         accept = self._acceptance(sampling, prompt_ids)
-        none = prompt_ids[:0]
-        settled = accept.settle(target.prefill(prompt_ids).logits, none, 0)
+        tokens = accept.settle(target.prefill(prompt_ids), prompt_ids[:0], 0)
         _rewind(draft, 0)
         if prompt_ids.numel() <= draft.room:  # else nothing will be drafted
             draft.prefill(prompt_ids)
-        yield Step(settled.tokens)
+        yield Step(tokens)
         place, ahead = 1, self.settings.k
-        behind = settled.ids  # what the draft has not seen yet
         while True:
             count = min(ahead, target.room - 1, draft.length + draft.room - target.length)
-            guesses = [none, *self._guess(accept, behind, count, place)]
-            block = torch.cat([settled.ids[-1:], *guesses])
-            settled = accept.settle(target.forward(block).logits, block[1:], place)
-            tokens = settled.tokens
+            # Of guesses that were all accepted the draft has not seen its own last one.
+            behind = tokens[draft.length - target.length - 1 :]
+            block = self._drafted(accept, behind, count, place)
+            tokens = accept.settle(target.forward(block), block[1:], place)
             target.keep(len(tokens))
             _rewind(draft, min(draft.length, target.length))
             yield Step(tokens, drafted=len(block) - 1)
             place += len(tokens)
             if self.settings.adaptive:
                 ahead = min(self.settings.k, len(tokens))
-            # Of guesses that were all accepted the draft has not seen its own last one.
-            behind = settled.ids[draft.length - target.length - 1 :]
 
-    def _guess(
-        self, accept: Acceptance, behind: Tensor, count: int, place: int
-    ) -> Iterator[Tensor]:
-        """Draft so many tokens; each stays on the device, so nothing waits for it."""
+    def _drafted(
+        self, accept: Acceptance, behind: Sequence[int], count: int, place: int
+    ) -> Tensor:  # (1 + count,)
+        """Return the newest token and so many guesses on the device; nothing waits for them.
+
+        Args:
+            accept: Chooses them.
+            behind: What the draft has not seen yet, the newest token last.
+            count: How many, at most.
+            place: Of the first one.
+        """
+        if count < 1:
+            return self.draft.upload(behind[-1:])
+        if not accept.greedy:
+            return self._draft(partial(accept.draft, place), count, self.draft.upload(behind))
+        key = len(behind), count
+        if key not in self._programs:
+            body = partial(self._draft, _likeliest, count)
+            rows = len(behind) + count - 1
+            self._programs[key] = self.draft.program(body, rows=rows, results=1 + count)
+        return self._programs[key](behind)
+
+    def _draft(
+        self,
+        choose: Callable[[int, Tensor], Tensor],
+        count: int,
+        behind: Tensor,  # (1 or 2,)
+    ) -> Tensor:  # (1 + count,)
+        import torch
+
+        block = [behind[-1:]]
         for ahead in range(count):
             logits = self.draft.forward(behind).logits[-1:]
             self.draft.keep(behind.numel())
-            behind = accept.draft(_fitted(logits, self.vocabulary), place + ahead)
-            yield behind
+            behind = choose(ahead, _fitted(logits, self.vocabulary))
+            block.append(behind)
+        return torch.cat(block)
 
     def _acceptance(self, sampling: Sampling, prompt_ids: Tensor) -> Acceptance:
         from cllm_bench.decoding.sampling import Chooser
@@ -128,6 +152,13 @@ class SpeculativeDecoder:
         if sampling.temperature == 0 or self.settings.acceptance == "coupled":
             return Matching(Chooser(sampling, prompt_ids.device))
         return Rejection(sampling, prompt_ids.device)
+
+
+def _likeliest(
+    _: int,
+    logits: Tensor,  # (1, V)
+) -> Tensor:  # (1,)
+    return logits.argmax(-1)
 
 
 def _rewind(session: Session, length: int) -> None:

@@ -42,14 +42,14 @@ class ReferenceDecoder:
         from cllm_bench.decoding.sampling import Chooser
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
-        settled = [int(choose(session.prefill(prompt_ids).logits, 0))]
+        settled = choose.tokens(session.prefill(prompt_ids), 0)
         yield Step(tuple(settled))
         place, width = 1, WIDEST
         while True:
             # A guess past the model's last position cannot be tried, and need not be.
             guesses = self.reference[place : place + min(width, max(0, session.room - 1))]
             block = [settled[-1], *guesses]
-            predicted = choose(session.forward(block).logits, place).tolist()
+            predicted = choose.tokens(session.forward(block), place)
             settled = predicted[: count_matches(block, predicted) + 1]
             session.keep(len(settled))
             yield Step(tuple(settled), drafted=len(guesses))

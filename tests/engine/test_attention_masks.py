@@ -8,14 +8,15 @@ every mask, so the demands are emulated here.
 import pytest
 import torch
 from greedy_decoding import decode
-from medusa_decoders import medusa
-from noisy_families import noisy, speculative
+from method_decoders import decoders_of, models
 from random_models import tiny_model
 
+from cllm_bench.engine import attention
+from cllm_bench.engine.cuda_graphs import Captures, GraphSession
+from cllm_bench.engine.fusion import fuse
 from cllm_bench.engine.session import ALIGNMENT, Session, _Masks
-from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
-from cllm_bench_methods.lookahead.method import Lookahead
-from cllm_bench_methods.prompt_lookup import PromptLookup
+
+attention.register()
 
 ADDRESS = 16  # bytes
 DTYPES = [torch.float32, torch.bfloat16]
@@ -58,41 +59,57 @@ def test_trees_are_aligned(dtype):
         assert torch.equal(mask[0, 0, :, length:], expected)
 
 
-class OnModel:
-    """A family of one model."""
+@pytest.fixture
+def attended(monkeypatch):
+    """What every call of attention gets: shapes and strides of queries and keys, and the mask."""
+    calls = []
 
-    def __init__(self, model):
-        self.model = model
+    def watched(query, key, value, attn_mask=None, **options):
+        calls.append((query, key, attn_mask))
+        return attend(query, key, value, attn_mask=attn_mask, **options)
 
-    def session(self, role):
-        return Session(self.model)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    for module in (torch.nn.functional, attention):
+        monkeypatch.setattr(module, "scaled_dot_product_attention", watched)
+    return calls
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", attention.GROUPED])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_every_method_gives_attention_aligned_masks(attended, prompts, dtype, kernel):
+    three = models("llama-grouped", attn_implementation=kernel, dtype=dtype)
+    for name, decoder in decoders_of(*three, Session).items():
+        attended.clear()
+        for prompt in prompts[::6]:
+            decode(decoder, prompt, limit=20)
+        masks = [mask for _, _, mask in attended if mask is not None]
+        assert masks or name == "ar"
+        wrong = [(mask.shape, found) for mask in masks if (found := violations(mask))]
+        assert not wrong, (name, len(wrong), len(masks), wrong[:3])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_method_gives_attention_aligned_masks(monkeypatch, prompts, dtype):
-    seen = []
-    attend = torch.nn.functional.scaled_dot_product_attention
-
-    def watched(query, key, value, attn_mask=None, **options):
-        if attn_mask is not None:
-            seen.append((attn_mask.shape[-2], violations(attn_mask)))
-        return attend(query, key, value, attn_mask=attn_mask, **options)
-
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
-    model = tiny_model("llama-grouped", attn_implementation="sdpa").to(dtype)
-    decoders = {
-        "jacobi": JacobiDecoder(Jacobi(5), Session(model), model.config.vocab_size, 0),
-        "lookahead": Lookahead().bind(OnModel(model)),
-        "prompt_lookup": PromptLookup().bind(OnModel(model)),
-        "speculative": speculative(model, noisy(model), k=3),
-        "medusa chain": medusa(model, "0.0.0"),
-        "medusa tree": medusa(model, "0.0;0.1;1"),
+def test_captured_passes_have_few_plans_over_all_contexts(attended, dtype):
+    """A kernel that plans for each shape would plan anew for every length of a growing context."""
+    model = tiny_model("llama-grouped", attn_implementation=attention.GROUPED, dtype=dtype)
+    model.config.max_position_embeddings = 4096
+    session = GraphSession(fuse(model), Captures(replayed))
+    session.prefill(torch.arange(1))
+    for length in LENGTHS:
+        session.length = length
+        session.keep(0)
+        for rows in (1, 2, 3, 5, 16, 31, 64, 128):
+            session.forward([3] * rows)
+    plans = {
+        tuple((*part.shape, *part.stride()) for part in (query, key, mask))
+        for query, key, mask in attended
+        if mask is not None
     }
-    for name, decoder in decoders.items():
-        seen.clear()
-        for prompt in prompts[::4]:
-            decode(decoder, prompt, limit=20)
-        assert seen, name
-        assert {rows for rows, _ in seen} - {1}, name
-        wrong = [(rows, found) for rows, found in seen if found]
-        assert not wrong, (name, len(wrong), len(seen), wrong[:3])
+    assert not [mask for *_, mask in attended if mask is not None and violations(mask)]
+    windows, capacities, padded = 5, 3, 8  # 256 to 4,096 columns, of buffers of 1,024 to 4,096
+    assert len(plans) <= (windows + capacities) * padded
+
+
+def replayed(run):
+    run()
+    return run

@@ -13,7 +13,8 @@ from greedy_decoding import decode
 from random_models import KINDS, tiny_model
 
 from cllm_bench.contracts import Sampling
-from cllm_bench.engine import fused_layers
+from cllm_bench.engine import attention, fused_layers
+from cllm_bench.engine.attention import GROUPED
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.cuda_graphs import ROWS, Captures, GraphSession
 from cllm_bench.engine.family import find_family
@@ -26,6 +27,8 @@ from cllm_bench.measurement.prompts import Prompt
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
 
+attention.register()
+
 
 def replayed(run):
     """Run at once, as a capture does, and again whenever asked."""
@@ -34,7 +37,7 @@ def replayed(run):
 
 
 def session_of(model, captures=None, **options):
-    return GraphSession(model, captures or Captures(), capture=replayed, **options)
+    return GraphSession(model, captures or Captures(replayed), **options)
 
 
 def close(one, other):
@@ -60,15 +63,13 @@ def test_passes_agree_with_the_eager_engine(kind, prompts):
 @pytest.fixture
 def traced(monkeypatch):
     """Layers as torch.compile traces them, without the machine code that it would make of them."""
-    compiled = (torch.compile(p, fullgraph=True, backend="aot_eager") for p in fused_layers._PLAIN)
-    parts = fused_layers.Parts(*compiled)
-    monkeypatch.setattr(fused_layers, "_compiled_parts", lambda: parts)
+    monkeypatch.setattr(fused_layers, "_COMPILING", {"backend": "aot_eager"})
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama-grouped", "qwen3", "gpt-neox"])
 def test_compiled_passes_agree_with_the_eager_engine(kind, prompts, traced):
-    model = fuse(tiny_model(kind))
+    model = fuse(tiny_model(kind, attn_implementation=GROUPED))
     eager, compiled = Session(model), session_of(model, compiled=True)
     for prompt in prompts[:3]:
         for session in (eager, compiled):
@@ -86,20 +87,44 @@ def test_all_layers_share_what_was_compiled(traced, dtype):
     from torch._dynamo.utils import counters
 
     counters.clear()
-    for seed in range(2):
-        model = tiny_model("llama", seed=seed)
-        for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
-        compiled = session_of(fuse(model.to(dtype)), compiled=True)
+    model = tiny_model("llama", attn_implementation=GROUPED)
+    for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    compiled = session_of(fuse(model.to(dtype)), compiled=True)
+    compiled.prefill(torch.arange(5))
+    for rows in (1, 2, 4, 16, 32):
+        compiled.forward([3] * rows)
+    assert 3 * 2 <= counters["stats"]["unique_graphs"] <= 3 * 3
+
+
+def test_a_second_model_is_compiled_for_its_own_sizes(monkeypatch):
+    """In what two models share, every size that differs between them would be variable."""
+    sizes = []
+
+    def spy(graph, _):
+        found = [
+            node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"
+        ]
+        sizes.append([tuple(each.shape) for each in found if isinstance(each, torch.Tensor)])
+        return graph.forward
+
+    monkeypatch.setattr(fused_layers, "_COMPILING", {"backend": spy})
+    torch.compiler.reset()
+    for width in (32, 16):
+        sizes.clear()
+        model = tiny_model("llama", hidden_size=width, attn_implementation=GROUPED)
+        compiled = session_of(fuse(model), compiled=True)
         compiled.prefill(torch.arange(5))
-        for rows in (1, 2, 4, 16, 32):
+        for rows in (1, 2, 16):
             compiled.forward([3] * rows)
-    assert 2 * 2 <= counters["stats"]["unique_graphs"] <= 3 * 2
+        weights = [shape for shapes in sizes for shape in shapes if len(shape) == 2]
+        assert (width, width) in weights
+        assert {type(size) for shape in weights for size in shape} == {int}
 
 
 def test_prefills_are_not_compiled(monkeypatch):
-    def refuse():
+    def refuse(_):
         raise AssertionError("compiled")
 
     monkeypatch.setattr(fused_layers, "_compiled_parts", refuse)
@@ -131,7 +156,7 @@ def test_trees_and_scattered_rows_agree(prompts):
 
 
 def test_few_graphs_serve_all_lengths(llama):
-    captures = Captures()
+    captures = Captures(replayed)
     graph = session_of(llama, captures)
     graph.prefill(torch.arange(10))
     for rows in range(1, 17):
@@ -143,7 +168,7 @@ def test_few_graphs_serve_all_lengths(llama):
 
 def test_the_window_and_the_cache_grow():
     model = tiny_model("llama", max_position_embeddings=1024)
-    captures = Captures()
+    captures = Captures(replayed)
     eager, graph = Session(model, capacity=8), session_of(model, captures, capacity=8)
     prompt = torch.arange(250) % 60
     for session in (eager, graph):
@@ -173,13 +198,26 @@ def test_what_was_returned_stays(llama):
     graph = session_of(llama)
     graph.prefill(torch.arange(5))
     first = graph.forward([1, 2])
-    kept = first.logits.clone()
-    graph.forward([3, 4])
+    logits = first.logits
+    kept = logits.clone()
+    second = graph.forward([3, 4])
+    assert torch.equal(logits, kept)
     assert torch.equal(first.logits, kept)
+    assert not torch.equal(second.logits, kept)
+
+
+def test_what_was_overwritten_is_not_given(llama):
+    graph = session_of(llama)
+    graph.prefill(torch.arange(5))
+    first = graph.forward([1, 2], hidden=True)
+    graph.forward([3, 4, 5])
+    for read in (lambda: first.logits, lambda: first.hidden, lambda: first.choices, first.tokens):
+        with pytest.raises(RuntimeError, match="must be read before the next launch"):
+            read()
 
 
 def test_methods_give_the_same_tokens(llama, prompts):
-    captures = Captures()
+    captures = Captures(replayed)
     for prompt in prompts[:8]:
         plain = decode(AutoregressiveDecoder(Session(llama)), prompt, limit=40)
         for decoder in (
@@ -195,7 +233,7 @@ def test_a_model_that_cannot_be_captured_is_told(llama):
     def refuse(run):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph = GraphSession(llama, Captures(refuse))
     graph.prefill(torch.arange(5))
     with pytest.raises(UserError, match=r"LlamaForCausalLM cannot .* run it with --engine eager"):
         graph.forward([1])
@@ -205,7 +243,7 @@ def test_a_capture_without_memory_is_no_fault_of_the_engine(llama):
     def refuse(run):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    graph = GraphSession(llama, Captures(), capture=refuse)
+    graph = GraphSession(llama, Captures(refuse))
     graph.prefill(torch.arange(5))
     with pytest.raises(torch.OutOfMemoryError):
         graph.forward([1])
@@ -262,8 +300,8 @@ def test_a_run_is_compiled_or_refused(tmp_path):
     runtime = Runtime("cpu", "bfloat16", engine="compiled", threads=1)
     known = find_family(str(write_checkpoint(tmp_path / "llama")), runtime=runtime)
     assert isinstance(known.session("target"), GraphSession)
-    other = find_family(str(write_checkpoint(tmp_path / "gpt2", "gpt2")), runtime=runtime)
-    with pytest.raises(UserError, match=r"'target' .*gpt2'. has none; use --engine graph"):
+    other = find_family(str(write_checkpoint(tmp_path / "cohere", "cohere")), runtime=runtime)
+    with pytest.raises(UserError, match=r"'target' .*cohere'. has none; use --engine graph"):
         other.session("target")
 
 

@@ -42,13 +42,13 @@ class Counting:
 '''
 
 
-def write_checkpoint(folder, kind="llama", seed=0):
+def write_checkpoint(folder, kind="llama", seed=0, **changes):
     """Save a random model with a tokenizer that it shares with every other such checkpoint."""
     from cllm_bench_methods.target.from_scratch import train_tokenizer
 
     tokenizer = train_tokenizer(["one two three four five six seven eight"] * 4, 300)
     tokenizer.chat_template = None  # as of a checkpoint without chat training
-    model = tiny_model(kind, seed=seed, vocab_size=len(tokenizer))
+    model = tiny_model(kind, seed=seed, vocab_size=len(tokenizer), **changes)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -2,6 +2,8 @@
 
 import torch
 
+from cllm_bench.engine.session import Output
+
 
 class Scripted:
     """A session whose model counts: a token's successor is the token plus one."""
@@ -25,4 +27,4 @@ class Scripted:
     def _output(self, ids):
         logits = torch.zeros(len(ids), 100)
         logits[range(len(ids)), [token + 1 for token in ids]] = 1.0
-        return type("Output", (), {"logits": logits})
+        return Output(logits)

@@ -39,6 +39,7 @@ def test_it_times_every_shape_that_fits(family):
     assert len(found.prefill) == 2
     assert 0 < found.outside < 1
     assert found.bandwidth_share(8) > 0
+    assert (found.layers, found.fused_layers) == (2, 2)
 
 
 def test_a_model_that_is_too_short(family):
@@ -58,6 +59,9 @@ def test_the_report_by_hand():
     )
     assert found.bandwidth_share(100) == pytest.approx((900 + 100) / 0.002 / 2e6)
     text = profile_report(found, MANIFEST)
+    assert "fused layers" not in text  # an earlier version did not say
+    whole = replace(found, layers=4, fused_layers=3)
+    assert "\n- fused layers: target 3 of 4\n" in profile_report(whole, MANIFEST)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["1", "2", "4"] in lines
     assert ["4", "4", "–"] in lines

@@ -7,6 +7,7 @@ from synthetic import cell, manifest, row
 
 from cllm_bench.report.summary import summarise
 from cllm_bench.report.tables import comparison_table
+from cllm_bench.results.manifest import CheckpointEntry
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,22 @@ def test_memory_is_the_whole_run_s():
     found[1] = replace(found[1], peak_memory_bytes=5)
     text = comparison_table([(used, summarise(used, found))])
     assert text.count("including weights and caches of the other methods") == 1
+
+
+def test_fused_layers_and_windows_are_conditions():
+    early = manifest(cell("ar"))
+    rows = [row("ar", "q0")]
+    assert "fused layers" not in comparison_table([(early, summarise(early, rows))])
+    target, draft = (
+        CheckpointEntry(layers=4, fused_layers=4),
+        CheckpointEntry(layers=2, fused_layers=0, window=4096),
+    )
+    used = replace(early, checkpoints={"target": target, "draft": draft})
+    text = comparison_table([(used, summarise(used, rows))])
+    assert (
+        "fused layers: target 4 of 4, draft 0 of 2; "
+        "attention windows, which no sequence leaves: draft 4,096 tokens"
+    ) in text
 
 
 def test_a_weak_baseline_is_told():
