@@ -208,7 +208,7 @@ if [ -n "$(lacking sqlparse=sqlparse)" ]; then
   task=gsm8k
   echo "missing: sqlparse, which grades spider; asking gsm8k instead"
 fi
-[ -n "$needed" ] && echo "missing, and every run and profile will fail without: ${needed//$'\n'/, }"
+[ -n "$needed" ] && echo "missing, and runs will fail without: ${needed//$'\n'/, }"
 "$python" - "$device" <<'PYTHON' | tee "$output/machine.txt"
 import sys
 import torch, transformers
