@@ -38,7 +38,7 @@ if [ "$device" = cpu ]; then
   recipe[draft]=questions=8,clean=false,layers=1,steps=2,tokens=1024
   recipe[medusa]=questions=8,clean=false,steps=2,tokens=1024,held_out=2
 else
-  engines=(eager graph compiled) jobs=6 small=(1b 0.1b) large=(7b 1b) few=() tokens=96
+  engines=(eager graph compiled) jobs=10 small=(1b 0.1b) large=(7b 1b) few=() tokens=96
   on=(--device "$device")
   recipe[target]=init=scratch,hidden=768,layers=12,heads=12,feed_forward=3072,vocabulary=768,positions=2048,steps=2000,tokens=32768,learning_rate=0.0006,precision=bf16,prompt_weight=0.1
   recipe[cllm]=questions=16000,states=online,guess=pad,copies=4,iterations=2,ar_weight=3,steps=4000,tokens=16384,learning_rate=0.0003,precision=bf16,attention=sdpa,held_out=48,evaluate_every=500
@@ -119,7 +119,7 @@ smoke() {
         [ "$engine" = eager ] && asked+=("${library[@]}") # their loops know no engine
         mapfile -t asked < <(methods "${asked[@]}")
         room
-        measure "smoke-$(basename "$model")-$dtype-$engine" 150 --model "$model" "${asked[@]}" \
+        measure "smoke-$(basename "$model")-$dtype-$engine" 240 --model "$model" "${asked[@]}" \
           --task "$task:max_new_tokens=$((tokens < 16 ? tokens : 16))" --limit 2 --repeats 1 \
           --no-noise-floor --dtype "$dtype" --engine "$engine" &
       done
@@ -144,7 +144,7 @@ smoke() {
 counts() {
   local name="smoke-counts-$1"
   [ "$2" = --trace ] && name="smoke-profile-$1"
-  step "$name" 120 "$python" "$here/sync_counts.py" --model "$work/small" --device "$device" \
+  step "$name" 240 "$python" "$here/sync_counts.py" --model "$work/small" --device "$device" \
     --engine "$1" --output "$output/$name" "${@:2}" && grep "a pass:" "$output/logs/$name.log"
 }
 
@@ -208,7 +208,7 @@ if [ -n "$(lacking sqlparse=sqlparse)" ]; then
   task=gsm8k
   echo "missing: sqlparse, which grades spider; asking gsm8k instead"
 fi
-[ -n "$needed" ] && echo "missing, and every run and profile will fail without: ${needed//$'\n'/, }"
+[ -n "$needed" ] && echo "missing, and runs will fail without: ${needed//$'\n'/, }"
 "$python" - "$device" <<'PYTHON' | tee "$output/machine.txt"
 import sys
 import torch, transformers

@@ -89,9 +89,15 @@ def work_of(reply, tokens: int, device: str, trace: Path | None) -> Work:
 
 
 def per_pass(short: Work, long: Work, device: str) -> dict[str, float]:
-    """Return what a pass needs; the prefill and what surrounds a reply cancel out."""
+    """Return what a pass needs; the prefill and what surrounds a reply cancel out.
+
+    Where the profiler sees no launch at all (a sandbox may hide them), its zeros mean nothing.
+    """
     passes = long["passes"] - short["passes"]
-    columns = (WAITS, *ON_CUDA) if device.startswith("cuda") else tuple(ON_CPU)
+    columns = tuple(ON_CPU)
+    if device.startswith("cuda"):
+        blind = not long["kernel launches"] + long["graph launches"]
+        columns = (WAITS, *(ON_CPU if blind else ON_CUDA))
     return {each: (long[each] - short[each]) / passes for each in columns} if passes else {}
 
 

@@ -80,6 +80,8 @@ def test_what_a_pass_needs_is_a_difference():
     assert {name: found[name] for name in names} == names
     assert (found["waits"], found["synchronising calls"], found["operations"]) == (1, 0, 0)
     assert module.per_pass(short, short, "cuda") == {}
+    blind = module.per_pass(Counter(passes=3), Counter(passes=4, operations=60), "cuda")
+    assert blind == {"synchronising calls": 0, "operations": 60}
 
 
 def test_wrong_rows_are_called_wrong():

@@ -31,14 +31,13 @@ def faults(summary: Summary) -> Iterator[str]:
 
 
 def figures(summary: Summary) -> str:
-    verdicts = summary.verdicts
-    counts = (
-        ""
-        if verdicts is None
-        else f"{verdicts.exact} exact, {verdicts.tie} tie, {verdicts.mismatch} mismatch"
-    )
+    counts, found = "", summary.verdicts
+    if found is not None:
+        expected = "unknown" if found.expected_ties is None else f"{found.expected_ties:.1f}"
+        ties = f"{found.tie} tie ({expected} expected)"
+        counts = f"{found.exact} exact, {ties}, {found.mismatch} mismatch"
     return (
-        f"{counts:32} {numbers.ratio(summary.speedup, summary.speedup_ci):22} "
+        f"{counts:44} {numbers.ratio(summary.speedup, summary.speedup_ci):22} "
         f"{numbers.significant(summary.tokens_per_second):>6} tok/s  "
         f"{numbers.share(summary.bandwidth_share):>6} of the roof"
     )
