@@ -133,6 +133,7 @@ def _claim(work: Path, name: str, recipe: Recipe, job: TrainingJob, announce: An
         if _foreign(job.output):
             raise UserError(f"'{job.output}' holds something else; pick another --output")
         _refuse_other_weights(job, recipe)
+        _refuse_windows(job, recipe)
         work.mkdir(parents=True, exist_ok=True)
         held = _lock(job.output, announce)
     try:
@@ -228,6 +229,14 @@ def _refuse_other_weights(job: TrainingJob, recipe: Recipe) -> None:
                 f"'{job.output}' has another '{role}' than '{job.family.name}': train from it "
                 f"with --model {job.output}, or pick another --output"
             )
+
+
+def _refuse_windows(job: TrainingJob, recipe: Recipe) -> None:
+    """Refuse at once what the fitting would refuse after all answers were collected."""
+    from cllm_bench.engine.loading import load_config, refuse_window
+
+    for checkpoint in _inputs(recipe, job).values():
+        refuse_window(load_config(checkpoint), checkpoint.location)
 
 
 def write_family(output: Path, family: ModelFamily, recipe: Recipe) -> None:

@@ -83,6 +83,20 @@ def test_training_does_not_take_a_model_with_a_window(tmp_path):
         load_weights(where, CPU)
 
 
+@pytest.mark.parametrize("recipe", ["cllm", "draft", "medusa"])
+def test_a_training_on_one_is_refused_before_it_begins(
+    recipe, sliding, tmp_path, monkeypatch, capsys
+):
+    model, plugin = sliding
+    task = ["--plugin", plugin, "--task", "counting:count=100"]
+    arguments = ["train", recipe, "--model", model, *task]
+    assert cli(monkeypatch, *arguments, "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1
+    assert f"cannot be trained here: its attention has a window of {WINDOW} tokens" in error
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kernel", ["sdpa", "plain"])
 def test_capped_scores_need_a_kernel_that_caps_them(kernel, tmp_path):
     config = tiny_config("gemma2")
