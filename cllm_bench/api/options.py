@@ -44,6 +44,13 @@ NoiseFloor = Annotated[
         "apart two equal methods come out."
     ),
 ]
+FlushCaches = Annotated[
+    bool,
+    Option(
+        "Empty the caches before each timed reply, so that every method begins with its weights in "
+        "memory. Without it a reply begins as if the method had the machine for itself."
+    ),
+]
 Temperature = Annotated[float, Option("Sampling temperature. 0 means greedy decoding.")]
 TopP = Annotated[float, Option("Nucleus sampling: the probability mass to sample from.")]
 Device = Annotated[str, Option("The device: auto, cpu, cuda or cuda:N.")]
@@ -52,8 +59,8 @@ Attention = Annotated[str, Option("The attention implementation: sdpa, eager or 
 Engine = Annotated[
     str,
     Option(
-        "How forward passes run: eager; graph, decoding as captured CUDA graphs; or compiled, "
-        "graphs of fused layers."
+        "How forward passes run: eager; graph, decoding as captured CUDA graphs; compiled, graphs "
+        "of fused layers; or auto: eager on a CPU, else the fastest that passes a self-check."
     ),
 ]
 Threads = Annotated[
@@ -124,12 +131,13 @@ class RunOptions(Options):
     output: Output = None
     seed: Seed = 0
     noise_floor: NoiseFloor = True
+    flush_caches: FlushCaches = False
     temperature: Temperature = 0.0
     top_p: TopP = 1.0
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
-    engine: Engine = "eager"
+    engine: Engine = "auto"
     threads: Threads = 0
     device_map: DeviceMapText = "none"
     phases: Phases = False
@@ -244,7 +252,7 @@ class ProfileOptions(Options):
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
-    engine: Engine = "eager"
+    engine: Engine = "auto"
     threads: Threads = 0
     device_map: DeviceMapText = "none"
 

@@ -147,7 +147,7 @@ class PreparedRun:
             summaries = runner.run()
             if captures.count:
                 folder.write_text(
-                    f"captures-{folder.attempt}.json", json.dumps(vars(captures)) + "\n"
+                    f"captures-{folder.attempt}.json", json.dumps(captures.totals()) + "\n"
                 )
             if self._judging is not None:
                 try:
@@ -159,7 +159,7 @@ class PreparedRun:
             summaries,
             folder.manifest,
             tuple(folder.warnings),
-            dict(vars(captures)),
+            captures.totals(),
             self._judging.judge if self._judging else None,
             outcome,
         )
@@ -203,6 +203,7 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
         sampling,
         sandbox,
         phased=options.phases,
+        flush_caches=options.flush_caches,
     )
 
 

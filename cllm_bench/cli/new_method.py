@@ -79,14 +79,14 @@ class ${cls}Decoder:
 
         session, choose = self.session, Chooser(sampling, prompt_ids.device)
         seen = prompt_ids.tolist()  # the prompt, and the reply so far
-        seen.append(int(choose(session.prefill(prompt_ids).logits, 0)))
+        seen += choose.tokens(session.prefill(prompt_ids), 0)
         yield Step((seen[-1],))
         place = 1  # index, in the reply, of the token that follows the pass's first row
         while True:
             # The newest token, then guesses; no more rows than the model has positions left.
             rows = [seen[-1], *self.guess(seen)][: max(1, session.room)]
             # What the model itself puts behind each row: greedy, or drawn.
-            chosen = choose(session.forward(rows).logits, place).tolist()
+            chosen = choose.tokens(session.forward(rows), place)
             accepted = 0
             while accepted < len(rows) - 1 and rows[accepted + 1] == chosen[accepted]:
                 accepted += 1

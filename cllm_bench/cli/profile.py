@@ -45,7 +45,7 @@ def profile_command(options: ProfileOptions) -> None:
     manifest = ProfileManifest(
         **vars(environment(runtime.device)),
         runtime=runtime,
-        quantised=family.quantised().get(options.checkpoint),
+        engines=dict(family.engines),
     )
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from cllm_bench.engine.session import Session
 
 # A pass over several rows may add up the same products in another order than a pass over one. Each
-# addition rounds by eps/2; over the few hundred of a row the error stays within some eps.
+# addition rounds by eps/2; over the few hundred of a row the error stays within some eps. That is a
+# guess which knows nothing of the model; `rounding.py` measures.
 TIE_ROUNDINGS = 4.0
 
 Verdict = Literal["exact", "tie", "mismatch"]
@@ -47,6 +48,7 @@ def verdict(
     prompt_ids: Tensor,  # (P,)
     sampling: Sampling,
     open_session: Callable[[], Session],
+    tolerance: float | None = None,
 ) -> Comparison:
     """Compare an output with the baseline's, teacher-forced where they part.
 
@@ -56,6 +58,8 @@ def verdict(
         prompt_ids: What both continue.
         sampling: How both were chosen.
         open_session: Opens a session on the checkpoint; called only where they differ.
+        tolerance: What a token's logit may lack of the best one for rounding to explain its choice,
+            measured for the checkpoint; None takes some roundings of the largest logit.
     """
     index = first_difference(tokens, expected)
     if index is None:
@@ -63,7 +67,7 @@ def verdict(
     if index < min(len(tokens), len(expected)):
         forced = prompt_ids.tolist() + list(expected[:index])
         logits = open_session().prefill(prompt_ids.new_tensor(forced)).logits
-        if _tied(logits, index, sampling, {tokens[index], expected[index]}):
+        if _tied(logits, index, sampling, {tokens[index], expected[index]}, tolerance):
             return Comparison("tie", index)
     return Comparison("mismatch", index)
 
@@ -73,6 +77,7 @@ def _tied(
     place: int,
     sampling: Sampling,
     tokens: set[int],
+    measured: float | None,
 ) -> bool:
     """Tell whether the model may choose each token, if its logits are right up to rounding.
 
@@ -84,9 +89,14 @@ def _tied(
 
     whole = replace(sampling, top_p=1.0)
     scores = Chooser(whole, logits.device).scores(logits, place)[0].double()
-    scaled = logits[0].double() / (sampling.temperature or 1.0)
+    temperature = sampling.temperature or 1.0
+    scaled = logits[0].double() / temperature
     largest = float(scaled.nan_to_num(0.0, 0.0, 0.0).abs().max())  # -inf rules a token out
     tolerance = TIE_ROUNDINGS * torch.finfo(logits.dtype).eps * largest
+    if measured is not None:
+        tolerance = measured / temperature
+        if sampling.temperature:  # scores are summed up in single precision
+            tolerance += TIE_ROUNDINGS * torch.finfo(torch.float32).eps * largest
     possible, certain = _nucleus(scaled, sampling.top_p, tolerance)
     least = scores.masked_fill(~certain, -torch.inf).max() - tolerance
     return all(bool(possible[token] and scores[token] >= least) for token in tokens)

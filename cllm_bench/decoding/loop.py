@@ -31,6 +31,7 @@ class Generation:
         prefill_seconds: From the prompt to the end of the first step.
         decode_seconds: From there to the last token.
         finish: Whether a stop token or string ended it, or the limit.
+        device_seconds: From the prompt to the last token by the device's own clock; None on a CPU.
     """
 
     token_ids: tuple[int, ...]
@@ -40,6 +41,7 @@ class Generation:
     prefill_seconds: float
     decode_seconds: float
     finish: StopReason
+    device_seconds: float | None = None
 
 
 def generate(
@@ -55,7 +57,7 @@ def generate(
     """Decode one prompt and time it.
 
     The clock is read three times, synchronised with the device: at the start, after the first
-    token, at the end.
+    token, at the end. The device notes start and end too, which costs two stamps in its queue.
 
     Args:
         decoder: A method bound to its weights.
@@ -74,14 +76,14 @@ def generate(
     reply = _Reply(max_new_tokens, stop_ids, ends)
     if isinstance(decoder, LibraryDecoder):
         return _listen(decoder, prompt_ids, sampling, reply, clock)
-    start = clock.seconds()
+    start = clock.begin()
     steps = decoder(prompt_ids, sampling)
     finish = reply.take(next(steps))
     first = clock.seconds()
     while finish is None:
         finish = reply.take(next(steps))
-    end = clock.seconds()
-    return reply.generation(finish, first - start, end - first)
+    end = clock.end()
+    return reply.generation(finish, first - start, end - first, clock.device_seconds())
 
 
 def _listen(
@@ -102,7 +104,7 @@ def _listen(
         if finish is not None:
             raise ReplyEnded(finish)
 
-    start = clock.seconds()
+    start = clock.begin()
     try:
         decoder.answer(
             prompt_ids,
@@ -112,9 +114,9 @@ def _listen(
             settle=settle,
         )
     except ReplyEnded as ended:
-        end = clock.seconds()
+        end = clock.end()
         assert first is not None
-        return reply.generation(ended.finish, first - start, end - first)
+        return reply.generation(ended.finish, first - start, end - first, clock.device_seconds())
     raise ValueError("the library's loop ended before a stop token or the limit")
 
 
@@ -140,7 +142,9 @@ class _Reply:
                 return "length"
         return None
 
-    def generation(self, finish: StopReason, prefill: float, decode: float) -> Generation:
+    def generation(
+        self, finish: StopReason, prefill: float, decode: float, device: float | None
+    ) -> Generation:
         passes = self.steps[1:]
         return Generation(
             tuple(self.token_ids),
@@ -150,4 +154,5 @@ class _Reply:
             prefill,
             decode,
             finish,
+            device,
         )

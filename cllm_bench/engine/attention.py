@@ -67,18 +67,27 @@ def grouped_attention(
         )
         return found
     groups = heads // key.shape[1]
-    apart = groups > 1 and rows > 1  # groups as a batch
     chain = attention_mask is None and rows > 1
+    native = (
+        chain and query.is_cuda and query.dtype != torch.float32
+    )  # flash attention knows groups
+    apart = groups > 1 and rows > 1 and not native  # groups as a batch
     if apart:
         query = query[0].view(-1, groups, *query.shape[2:]).transpose(0, 1)
         key, value = (part.expand(groups, -1, -1, -1) for part in (key, value))
-    elif groups > 1:
+    elif groups > 1 and not native:
         query = query.view(1, -1, groups, query.shape[-1])
     causal = chain and key.shape[2] == rows
     if chain and not causal:
         attention_mask = causal_lower_right(rows, key.shape[2])
     mixed = scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        is_causal=causal,
+        scale=scaling,
+        enable_gqa=native and groups > 1,
     )
     if apart:  # (groups, key heads, T, D)
         return mixed.permute(2, 1, 0, 3).reshape(1, rows, heads, -1), None

@@ -82,6 +82,10 @@ class Captures:
         self.replays = 0
         self._capture = capture or _CudaCapture()
 
+    def totals(self) -> dict[str, float]:
+        """Return graphs and seconds, to be stored."""
+        return {"count": self.count, "seconds": self.seconds}
+
     def capture(self, run: Run) -> Run:
         """Capture a function."""
         start = time.perf_counter()
@@ -102,17 +106,23 @@ class _CudaCapture:
         if self._stream is None:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             self._pool = torch.cuda.graph_pool_handle()
+            # A pool whose last graph has gone cannot be used again: this one stays.
+            self._keeper = self._graph(lambda: torch.zeros(1, device="cuda"))
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UP):
                 run()
         current.wait_stream(self._stream)
+        graph = self._graph(run)
+        torch.cuda.synchronize()
+        return graph.replay
+
+    def _graph(self, run: Callable[[], object]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             run()
-        torch.cuda.synchronize()
-        return graph.replay
+        return graph
 
 
 class Mailbox:
@@ -192,7 +202,6 @@ class GraphSession(Session):
         # L, as the newest captured pass knows it, and what the host believes it to be.
         self._begin = torch.zeros((), dtype=torch.long, device=self.device)
         self._begin_known: int | None = None
-        self._last = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def program(
         self, body: Body, *, rows: int, results: int, state: Sequence[Tensor] = ()
@@ -273,8 +282,8 @@ class GraphSession(Session):
         mask = torch.zeros(visible.shape, dtype=self._model.dtype, device=self.device)
         mask = mask.masked_fill(~visible, torch.finfo(mask.dtype).min)[None, None]
         positions = depth + begin
-        if self._last is not None:
-            positions = positions.clamp(max=self._last - 1)  # padding rows may stand behind it
+        if self._positions_known is not None:  # padding rows may stand behind the last one
+            positions = positions.clamp(max=self._positions_known - 1)
         slots = torch.arange(rows, device=self.device) + begin
         fused = compiled_layers(self._model) if self._compiled else nullcontext()
         states = last_states(self._model, wanted=hidden)

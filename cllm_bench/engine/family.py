@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family_file import FamilyDescription, describe_family
 from cllm_bench.engine.passes import PassLog
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from cllm_bench.engine.checkpoint import Quantisation
     from cllm_bench.engine.cuda_graphs import Captures
-    from cllm_bench.engine.quantisation import Quantisation
     from cllm_bench.engine.session import Session
 
 
@@ -73,6 +73,11 @@ class ModelFamily:
         return {}
 
     @cached_property
+    def engines(self) -> dict[str, EngineChoice]:
+        """The engines that roles have by now; what is entered before a session is opened holds."""
+        return {}
+
+    @cached_property
     def captures(self) -> Captures:
         """What all sessions have captured as graphs."""
         from cllm_bench.engine.cuda_graphs import Captures
@@ -102,6 +107,25 @@ class ModelFamily:
             self._refuse_size(role, model)
             self._models[role] = model
         return self._models[role]
+
+    @cached_property
+    def _library_models(self) -> dict[str, PreTrainedModel]:
+        return {}
+
+    def library_model(self, role: str) -> PreTrainedModel:
+        """Return a role's weights as transformers itself runs them, loaded once.
+
+        All rows of the library share them: what one of them sets there, others would run with.
+
+        Raises:
+            UserError: As for `load_weights`.
+        """
+        if role not in self._library_models:
+            from cllm_bench.engine.loading import load_library_model
+
+            model = load_library_model(self.checkpoint(role), self.runtime)
+            self._library_models[role] = model
+        return self._library_models[role]
 
     def refuse_tokenizer(self, role: str) -> None:
         """Refuse a role whose checkpoint has another tokenizer than the target; loads no weights.
@@ -138,23 +162,43 @@ class ModelFamily:
         Raises:
             UserError: As for `model`, or the engine is to fuse layers, and it can fuse none.
         """
+        return self._open(role, self.engine(role).engine)
+
+    def engine(self, role: str) -> EngineChoice:
+        """Return the engine of a role's passes: the user's choice, or the fastest that is right.
+
+        Raises:
+            UserError: As for `model`.
+        """
+        if role not in self.engines:
+            from cllm_bench.engine.clock import device_clock
+            from cllm_bench.engine.selection import fastest_engine
+
+            if self.runtime.engine == "auto":
+                clock = device_clock(self.runtime.device)
+                found = fastest_engine(partial(self._open, role), clock)
+                self._passes.take()
+            else:
+                found = EngineChoice(engine=self.runtime.engine)
+            self.engines[role] = found
+        return self.engines[role]
+
+    def _open(self, role: str, engine: str) -> Session:
         model = self.model(role)
-        if self.runtime.engine != "eager":
-            from cllm_bench.engine.cuda_graphs import GraphSession
-            from cllm_bench.engine.fused_layers import fused_layers_of
+        if engine == "eager":
+            from cllm_bench.engine.session import Session
 
-            compiled = self.runtime.engine == "compiled"
-            if compiled and not fused_layers_of(model):
-                raise UserError(
-                    f"--engine compiled fuses layers of the Llama kind, and '{role}' "
-                    f"('{self.checkpoint(role).location}') has none; use --engine graph"
-                )
-            return GraphSession(
-                model, self.captures, role=role, passes=self._passes, compiled=compiled
+            return Session(model, role=role, passes=self._passes)
+        from cllm_bench.engine.cuda_graphs import GraphSession
+        from cllm_bench.engine.fused_layers import fused_layers_of
+
+        compiled = engine == "compiled"
+        if compiled and not fused_layers_of(model):
+            raise UserError(
+                f"--engine compiled fuses layers of the Llama kind, and '{role}' "
+                f"('{self.checkpoint(role).location}') has none; use --engine graph"
             )
-        from cllm_bench.engine.session import Session
-
-        return Session(model, role=role, passes=self._passes)
+        return GraphSession(model, self.captures, role=role, passes=self._passes, compiled=compiled)
 
     def part(self, role: str, rows: int, run: Callable[[], Tensor]) -> Callable[[], None]:
         """Let weights that no session runs, such as Medusa heads, count as passes of a run.
@@ -186,6 +230,7 @@ class ModelFamily:
         import torch
 
         self._models.clear()
+        self._library_models.clear()
         self.drop_parts()
         gc.collect()  # hooks on a model hold what holds it
         if self.runtime.device.startswith("cuda"):
@@ -221,31 +266,45 @@ class ModelFamily:
 
         return int(load_config(self.checkpoint(role)).get_text_config().vocab_size)
 
+    def window(self, role: str) -> int | None:
+        """Return how far back the attention of a role sees, where not to the first token.
+
+        Tells it without loading weights; in tokens, which no sequence here exceeds.
+        """
+        from cllm_bench.engine.loading import load_config
+        from cllm_bench.engine.positions import attention_window
+
+        return attention_window(load_config(self.checkpoint(role)))
+
+    @property
+    def loaded(self) -> Mapping[str, PreTrainedModel]:
+        """The models that are loaded by now, by role."""
+        return self._models
+
     def parameters(self, role: str) -> int:
         """Return the number of parameters of a role, tied ones once, quantised ones unpacked."""
+        from cllm_bench.engine.checkpoint import is_quantised
         from cllm_bench.engine.memory import skeleton
-        from cllm_bench.engine.quantisation import is_quantised
 
         model = self.model(role)
         if is_quantised(model):  # several in one number, or in tensors that are no parameters
             model = skeleton(model.config, model.dtype)
         return sum(parameter.numel() for parameter in model.parameters())
 
-    def quantised(self) -> dict[str, Quantisation]:
-        """Return what the roles with quantised weights are run as, of those that are loaded."""
+    def quantised(self, role: str) -> Quantisation | None:
+        """Return what a role with quantised weights is run as; None where they are ordinary."""
+        from cllm_bench.engine.checkpoint import Quantisation, declared_kind
         from cllm_bench.engine.loading import load_config
         from cllm_bench.engine.memory import skeleton
-        from cllm_bench.engine.quantisation import Quantisation, declared_kind
         from cllm_bench.machine.roofline import weight_bytes
 
-        found = {}
-        for role, model in self._models.items():
-            kind = declared_kind(load_config(self.checkpoint(role)))
-            if kind is not None:
-                plain = weight_bytes(skeleton(model.config, model.dtype))
-                name = str(model.dtype).removeprefix("torch.")
-                found[role] = Quantisation(kind, name, expanded=weight_bytes(model) >= plain)
-        return found
+        kind = declared_kind(load_config(self.checkpoint(role)))
+        if kind is None:
+            return None
+        model = self.model(role)
+        plain = weight_bytes(skeleton(model.config, model.dtype))
+        dtype = str(model.dtype).removeprefix("torch.")
+        return Quantisation(kind, dtype, expanded=weight_bytes(model) >= plain)
 
 
 def find_family(

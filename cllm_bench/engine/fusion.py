@@ -9,6 +9,7 @@ All methods run on the same fused model.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ from transformers import PreTrainedModel
 
 from cllm_bench.engine.cache import is_spread
 from cllm_bench.engine.fused_body import fuse_body
-from cllm_bench.engine.fused_layers import NORMS, fuse_layers
+from cllm_bench.engine.fused_layers import fuse_layers
+from cllm_bench.engine.norms import RMS_NORMS
 
 _ROWS = (1, 2, 16, 200)
 
@@ -53,30 +55,42 @@ def shorten_lookups(model: nn.Module) -> None:
 
 @torch.inference_mode()
 def fuse_norms(model: PreTrainedModel) -> int:
-    """Replace norms by the first of `NORMS` that gives the same to the last bit; return how many.
+    """Replace norms by the first of `RMS_NORMS` that is the same to the last bit; return how many.
 
     Torch's own is the fastest, but rounds once where the norms of Llama round twice, which only
-    float32 does not tell apart. Where none is equal (some models scale by 1 + weight), the model's
-    own norm stays.
+    float32 does not tell apart. Where none is equal, the model's own norm stays.
     """
     swapped = 0
     for name, module in list(model.named_modules()):
-        for fused in _fused(module):
-            if all(_same(module, fused, rows) for rows in _ROWS):
+        for fused in _alike(module):
+            if _agrees(module, fused):
                 model.set_submodule(name, fused)
                 swapped += 1
                 break
     return swapped
 
 
-def _fused(module: nn.Module) -> Iterator[nn.RMSNorm]:
-    weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
-    if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or not isinstance(epsilon, float):
+def _alike(module: nn.Module) -> Iterator[nn.RMSNorm]:
+    """Yield what might stand for a module, if it is a norm of a weight and an epsilon."""
+    epsilon = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
+    own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    weight = getattr(module, "weight", None)
+    if own != {"weight"} or not isinstance(epsilon, float) or type(module) in RMS_NORMS:
         return
-    for kind in NORMS:
+    if not isinstance(weight, nn.Parameter) or weight.dim() != 1:
+        return
+    for kind in RMS_NORMS:
         fused = kind(weight.numel(), eps=epsilon, device="meta")
         fused.weight = weight
         yield fused.train(module.training)
+
+
+def _agrees(module: nn.Module, fused: nn.RMSNorm) -> bool:
+    """Compare on random states and weights: others may be loaded later, and ones tell little."""
+    own, other = deepcopy(module), deepcopy(fused)
+    weight = torch.rand(fused.weight.shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    own.weight = other.weight = nn.Parameter(weight.to(fused.weight))
+    return all(_same(own, other, rows) for rows in _ROWS)
 
 
 def _same(module: nn.Module, fused: nn.RMSNorm, rows: int) -> bool:

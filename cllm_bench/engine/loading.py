@@ -24,10 +24,15 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from cllm_bench.core.files import reading
 from cllm_bench.engine import attention
-from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.checkpoint import (
+    Checkpoint,
+    declared_kind,
+    is_quantised,
+    refuse_unknown_kind,
+)
 from cllm_bench.engine.fusion import fuse
 from cllm_bench.engine.memory import placement, refuse_offload
-from cllm_bench.engine.quantisation import declared_kind, is_quantised, refuse_unknown_kind
+from cllm_bench.engine.positions import attention_window, forgetful_layers
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
@@ -49,7 +54,7 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     Raises:
         UserError: As for `load_weights`, or its cache cannot roll back.
     """
-    model = load_weights(checkpoint, runtime).eval()
+    model = load_weights(checkpoint, runtime, windows=True).eval()
     if runtime.attention == "sdpa":
         model.set_attn_implementation(attention.GROUPED)
     with _room(checkpoint, runtime):
@@ -57,8 +62,15 @@ def load_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     return model
 
 
-def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+def load_weights(
+    checkpoint: Checkpoint, runtime: Runtime, *, windows: bool = False
+) -> PreTrainedModel:
     """Load a causal model as transformers has it, to be trained.
+
+    Args:
+        checkpoint: Where the weights are.
+        runtime: Device, precision and kernel.
+        windows: Whether a model with a sliding window is taken, because no sequence will leave it.
 
     Raises:
         UserError: There is no such checkpoint, it is not whole, its cache cannot roll back, or it
@@ -68,6 +80,9 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(**where)
         refuse_config(config, checkpoint.location)
+        refuse_kernel(config, runtime.attention, checkpoint.location)
+        if not windows:
+            refuse_window(config, checkpoint.location)
         quantised = declared_kind(config) is not None
         with _room(checkpoint, runtime):
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -83,12 +98,28 @@ def load_weights(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
         raise
     except Exception as error:  # a damaged file, or a package that is missing, may raise anything
         raise _cannot_load("model", checkpoint, error) from None
+    sinks = any(name.endswith("sinks") for name, _ in model.named_parameters())
+    if sinks and runtime.attention != "eager":
+        raise _kernel_lacks(checkpoint.location, "has attention sinks", runtime.attention)
     if report["missing_keys"]:
         names = ", ".join(sorted(report["missing_keys"])[:3])
         raise UserError(f"'{checkpoint.location}' lacks weights: {names}")
     refuse_offload(model, runtime, checkpoint.location)
     found: PreTrainedModel = model
     return found
+
+
+def load_library_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+    """Load a causal model for transformers' own loops: nothing is fused, and nothing preset.
+
+    A checkpoint may bring settings of its own (top-k, penalties) that would fill every gap.
+
+    Raises:
+        UserError: As for `load_weights`.
+    """
+    model = load_weights(checkpoint, runtime, windows=True).eval()
+    model.generation_config = GenerationConfig()
+    return model
 
 
 @contextmanager
@@ -203,19 +234,46 @@ def refuse_config(config: PreTrainedConfig, name: str) -> None:
     Raises:
         UserError: It can not, and why.
     """
-    text = config.get_text_config()
     reason = None
     if getattr(config, "is_encoder_decoder", False):
         reason = "it is an encoder-decoder model"
-    kinds = set(getattr(text, "layer_types", None) or ())
-    other = sorted(kinds - {"full_attention"})
+    other = forgetful_layers(config)
     if other:
         reason = f"it has layers of kind {', '.join(other)}, which forget what a rollback needs"
-    elif not kinds and getattr(text, "sliding_window", None):
-        reason = "its sliding-window attention forgets what a rollback needs"
     if reason:
         raise UserError(f"'{name}' cannot be measured here: {reason}")
     refuse_unknown_kind(config, name)
+
+
+def refuse_window(config: PreTrainedConfig, name: str) -> None:
+    """Refuse to train a model with a sliding window: sequences of a training may leave it.
+
+    Raises:
+        UserError: It has one.
+    """
+    window = attention_window(config)
+    if window is not None:
+        raise UserError(
+            f"'{name}' cannot be trained here: its attention has a window of {window:,} tokens, "
+            "which the masks of a training do not know"
+        )
+
+
+def refuse_kernel(config: PreTrainedConfig, kernel: str, name: str) -> None:
+    """Refuse a kernel that leaves out what a model's attention does beside the usual.
+
+    Raises:
+        UserError: Scores are capped, which only transformers' own kernel does.
+    """
+    cap = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if cap is not None and kernel != "eager":
+        raise _kernel_lacks(name, f"caps its attention scores at {cap:g}", kernel)
+
+
+def _kernel_lacks(name: str, what: str, kernel: str) -> UserError:
+    return UserError(
+        f"'{name}' {what}, which the kernel '{kernel}' does not know; run it with --attention eager"
+    )
 
 
 @torch.inference_mode()

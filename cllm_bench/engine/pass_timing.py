@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import statistics
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -66,7 +66,7 @@ def time_prefill(
     with _undisturbed():
         for _ in range(1 + repeats):
             start = clock.seconds()
-            session.prefill(prompt).logits.argmax(-1).tolist()
+            session.prefill(prompt).tokens()
             found.append(clock.seconds() - start)
     return statistics.median(found[1:])
 
@@ -113,7 +113,7 @@ class _Passes:
             depth = torch.arange(shape.rows, device=session.device)
             mask = torch.ones(shape.rows, shape.rows, dtype=torch.bool, device=session.device)
             mask = mask.tril()
-        ids = _tokens(self._family, shape.role, shape.rows, session.device)
+        ids = _tokens(self._family, shape.role, shape.rows, session.device).tolist()
         return partial(self._run, session, ids, depth, mask)
 
     def _session(self, role: str) -> Session:
@@ -125,12 +125,12 @@ class _Passes:
     def _run(
         self,
         session: Session,
-        ids: torch.Tensor,
+        ids: Sequence[int],
         depth: torch.Tensor | None,
         mask: torch.Tensor | None,
     ) -> float:
         start = self._clock.seconds()
-        session.forward(ids, depth=depth, mask=mask).logits.argmax(-1).tolist()
+        session.forward(ids, depth=depth, mask=mask).tokens()
         seconds = self._clock.seconds() - start
         session.keep(0)
         return seconds

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from cllm_bench.errors import UserError
 from cllm_bench.machine.processes import cores, processes_here
 
-Engine = Literal["eager", "graph", "compiled"]
+Engine = Literal["auto", "eager", "graph", "compiled"]
 Attention = Literal["sdpa", "eager", "plain"]
 DeviceMap = Literal["none", "auto", "balanced", "sequential"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -21,10 +22,12 @@ class Runtime:
     Attributes:
         device: `cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one.
         dtype: A name in `DTYPES`, or `auto`: float32 on the CPU, bfloat16 on CUDA.
-        attention: The kernel: transformers' `sdpa` or `eager`, or the project's own `plain`. Only
-            those that take an additive four-dimensional mask can verify several tokens at once.
+        attention: The kernel: torch's fused one (`sdpa`), transformers' `eager`, or the project's
+            own `plain`. Only those that take an additive four-dimensional mask can verify several
+            tokens at once.
         engine: How a decode pass is launched: operation by operation, as a captured CUDA graph, or
-            as a captured graph of layers that torch.compile fused.
+            as a captured graph of layers that torch.compile fused. `auto` is `eager` on a CPU; on
+            CUDA each model gets the fastest that passes a self-check.
         threads: CPU threads within an operation; 0 is one for each core, or the share of them
             that falls to one of several processes.
         device_map: How the layers of a model are spread over all CUDA devices: not at all (`none`);
@@ -65,13 +68,16 @@ class Runtime:
         dtype = self.dtype
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
-        if self.engine != "eager" and not device.startswith("cuda"):
+        engine = self.engine
+        if engine == "auto" and (not device.startswith("cuda") or self.device_map != "none"):
+            engine = "eager"
+        if engine != "eager" and not device.startswith("cuda"):
             raise UserError(
-                f"--engine {self.engine} captures CUDA graphs, and the device is {device}; "
+                f"--engine {engine} captures CUDA graphs, and the device is {device}; "
                 "use --engine eager"
             )
         if self.device_map != "none":
-            _check_device_map(self.device_map, device, self.engine)
+            _check_device_map(self.device_map, device, engine)
         if self.threads < 0:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
         threads = self.threads or max(1, cores() // processes_here())
@@ -81,7 +87,23 @@ class Runtime:
             torch.backends.cuda.enable_cudnn_sdp(False)
         if ":" in device:
             torch.cuda.set_device(device)  # a graph is captured on the current one
-        return replace(self, device=device, dtype=dtype, threads=threads)
+        return replace(self, device=device, dtype=dtype, engine=engine, threads=threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineChoice:
+    """The engine of a model's passes, and how it was found.
+
+    Attributes:
+        engine: `eager`, `graph` or `compiled`.
+        milliseconds: Of a pass of one row, by engine, for those that passed the self-check; empty
+            where the user named the engine.
+        refused: Why others cannot be used, by engine.
+    """
+
+    engine: str
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 def choice(option: str, text: str, kind: Any) -> Any:

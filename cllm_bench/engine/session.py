@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from cllm_bench.engine.attention import knows_lower_right
 from cllm_bench.engine.cache import PreallocatedCache, is_spread
 from cllm_bench.engine.passes import PassLog
+from cllm_bench.engine.positions import attention_window, positions
 from cllm_bench.errors import UserError
 
 INITIAL_CAPACITY = 1024
@@ -110,9 +111,9 @@ class Session:
         self._role = role
         self._passes = passes or PassLog()
         self.device = model.device
-        self._positions_known = getattr(model.config, "max_position_embeddings", None)
+        self._positions_known = positions(model.config)
         self._cache = PreallocatedCache(
-            model.config.num_hidden_layers, capacity, spread=is_spread(model)
+            model.config.get_text_config().num_hidden_layers, capacity, spread=is_spread(model)
         )
         self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _Masks(model.device, model.dtype)
@@ -120,6 +121,11 @@ class Session:
         self._positions = torch.arange(capacity, device=model.device)[None]
         self.length = 0
         self._pending = 0
+
+    @property
+    def vocabulary(self) -> int:
+        """The number of token ids that the model knows, V."""
+        return int(self._model.config.get_text_config().vocab_size)
 
     @property
     def room(self) -> int:
@@ -257,9 +263,13 @@ class Session:
 
     def _reserve(self, tokens: int) -> None:
         if tokens - self.length > self.room:
+            known = self._positions_known
+            room = f"the model has room for {known}"
+            if known == attention_window(self._model.config):
+                room = f"the attention of '{self._role}' has a window of {known}"
             raise UserError(
-                f"the sequence reaches {tokens} tokens and the model has room for "
-                f"{self._positions_known}: shorten the prompt or lower max_new_tokens"
+                f"the sequence reaches {tokens} tokens and {room}: shorten the prompt or lower "
+                "max_new_tokens"
             )
         self._cache.reserve(tokens)
         if self._positions.shape[1] < self._cache.capacity:

@@ -8,19 +8,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-GPU_EVERY = 10.0  # seconds between questions to the driver: each takes some hundredths of one
-# Bits of NVML's clocks event reasons that make a GPU slower than it could be.
-_GPU_REASONS = {
-    0x04: "power cap",
-    0x08: "hardware slowdown",
-    0x20: "too hot (software)",
-    0x40: "too hot (hardware)",
-    0x80: "power brake",
-}
+from cllm_bench.machine.nvml import REASONS, Card, Reading, find_card
+
+GPU_EVERY = 10.0  # seconds between calls of nvidia-smi: each takes some hundredths of one
+SLOWED = 0.01  # the least share of a lap that is told as a slowed one
 _STAT = Path("/proc/stat")
 _THROTTLED = "cpu*/thermal_throttle/core_throttle_count"
 
@@ -31,14 +26,22 @@ class Lap(NamedTuple):
     Attributes:
         foreign_load: Cores that other programs kept busy, on average; None if unknown.
         slowed: Why the processor or GPU ran slower than it could, if it did.
+        sm_clock_mhz: Clock of the GPU's multiprocessors at its end; None if unknown.
+        throttled: Shares of it during which the GPU was slowed, by reason, without zeros; None if
+            unknown.
     """
 
     foreign_load: float | None
     slowed: tuple[str, ...]
+    sm_clock_mhz: int | None = None
+    throttled: Mapping[str, float] | None = None
 
 
 class MachineWatch:
     """Tells lap by lap what disturbed the machine.
+
+    A GPU is asked by NVML, whose counters tell what happened during the lap. Without NVML
+    nvidia-smi says what slows it at the moment, at most every `GPU_EVERY` seconds.
 
     Args:
         device: That the models run on.
@@ -57,24 +60,29 @@ class MachineWatch:
         self._cores = cores
         self._gpu_asked = -GPU_EVERY
         self._gpu_slowed: tuple[str, ...] = ()
+        self._card: Card | None = None
+        if device.startswith("cuda"):
+            self._card = find_card(driver_name(device))
         self._last = self._read()
 
     def lap(self) -> Lap:
         """Return what was seen since the last call, or since this was made."""
         before, self._last = self._last, self._read()
         now = self._last
-        slowed = self._gpu()
+        found = self._gpu(before.gpu, now.gpu)
         if now.throttled > before.throttled:
-            slowed = ("processor too hot", *slowed)
+            found = found._replace(slowed=("processor too hot", *found.slowed))
         if now.busy is None or before.busy is None or now.wall <= before.wall:
-            return Lap(None, slowed)
+            return found
         others = (now.busy - before.busy) - (now.own - before.own)
-        return Lap(max(0.0, others) / (now.wall - before.wall), slowed)
+        return found._replace(foreign_load=max(0.0, others) / (now.wall - before.wall))
 
     def _read(self) -> _Counters:
         used = os.times()
         own = used.user + used.system + used.children_user + used.children_system
-        return _Counters(time.monotonic(), self._busy(), own, sum(self._throttle_counts()))
+        throttled = sum(self._throttle_counts())
+        gpu = None if self._card is None else self._card.read()
+        return _Counters(time.monotonic(), self._busy(), own, throttled, gpu)
 
     def _busy(self) -> float | None:
         """Return processor seconds that all programs and other guests have used, since the start.
@@ -96,13 +104,16 @@ class MachineWatch:
             except (OSError, ValueError):
                 continue
 
-    def _gpu(self) -> tuple[str, ...]:
-        if not self._device.startswith("cuda"):
-            return ()
-        if time.monotonic() - self._gpu_asked >= GPU_EVERY:
+    def _gpu(self, before: Reading | None, now: Reading | None) -> Lap:
+        """Return what is known of the GPU alone."""
+        if before is not None and now is not None:
+            shares = now.shares_since(before)
+            told = [each for each, share in (shares or {}).items() if share >= SLOWED]
+            return Lap(None, (*told, *now.now), now.sm_clock_mhz, shares)
+        if self._device.startswith("cuda") and time.monotonic() - self._gpu_asked >= GPU_EVERY:
             self._gpu_slowed = gpu_slowed(self._device)
             self._gpu_asked = time.monotonic()
-        return self._gpu_slowed
+        return Lap(None, self._gpu_slowed)
 
 
 class _Counters(NamedTuple):
@@ -110,6 +121,7 @@ class _Counters(NamedTuple):
     busy: float | None
     own: float
     throttled: int
+    gpu: Reading | None
 
 
 def driver_name(device: str) -> str:
@@ -132,5 +144,5 @@ def gpu_slowed(device: str) -> tuple[str, ...]:
             mask = int(done.stdout.strip(), 16)
         except (OSError, ValueError, subprocess.SubprocessError):
             continue
-        return tuple(reason for bit, reason in _GPU_REASONS.items() if mask & bit)
+        return tuple(reason for bit, reason in REASONS.items() if mask & bit)
     return ()

@@ -3,40 +3,102 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-COPIED_BYTES = 256 * 2**20
-REPEATS = 7
+# Bytes of the buffer; the largest that fits is taken. A GPU reads 2 GiB in half a millisecond, so
+# that a kernel's start does not count; on a CPU it would take as long as a small run's warm-up.
+_SIZES = {"cpu": (2**29,), "cuda": (2**31, 2**30, 2**29)}
+_COLUMNS = 4096  # of the matrix: the width of a 7B model
+_REPEATS = 5
+
+
+class Bandwidth(NamedTuple):
+    """What a device's memory can do, in bytes a second.
+
+    Attributes:
+        read: Of a large read.
+        copy: Of a large copy, read and written bytes both counted.
+    """
+
+    read: float
+    copy: float
 
 
 @cache
-def copy_bandwidth(device: str) -> float | None:
-    """Return the bytes per second that a large copy moves, read and written ones both counted.
+def bandwidth(device: str) -> Bandwidth | None:
+    """Measure how fast a device reads and copies large buffers; None where none fits its memory.
 
-    The best of several: a roof is what the machine can do. On a CPU with the run's threads. None
-    where the device's memory has no room for it.
+    Decoding reads and hardly writes, so the read is its roof; devices copy more slowly, for the
+    memory has to turn from reading to writing, and a processor reads a line before it writes it.
+
+    A read is a sum, a dot product of two halves, or the product of a float32 matrix with a vector,
+    each over the whole buffer once; the fastest counts, for a roof is what the machine can do, and
+    so does the best of several runs. On an otherwise idle server with two cores, a sum reached
+    13.4 GB/s with one thread and the other two 15.5 (copy: 13.4); with two threads 24.8 and 28.8
+    (copy: 25.0). That two such different kernels agree says that they wait for memory; where few
+    threads are used, what limits them is the misses that a core can have under way, not the
+    memory's own rate: the run's threads are used, as its passes use them. Where a last-level cache
+    holds half a gigabyte, it is that cache's rate, on a machine that has it to itself.
+
+    On CUDA the device's own events are read, so that neither launch nor wait of the host counts.
     """
     import torch
 
-    try:
-        source = torch.ones(COPIED_BYTES // 4, device=device)
-        target = torch.zeros_like(source)
-    except torch.OutOfMemoryError:
-        return None
-    best = float("inf")
-    for _ in range(REPEATS):
-        _wait(device)
+    on_cuda = device.startswith("cuda")
+    for size in _SIZES["cuda" if on_cuda else "cpu"]:
+        try:
+            return _measured(size, device)
+        except torch.OutOfMemoryError:
+            continue
+        finally:
+            if on_cuda:
+                torch.cuda.empty_cache()  # else the buffer's memory would stay reserved
+    return None
+
+
+def _measured(size: int, device: str) -> Bandwidth:
+    import torch
+
+    # Not constant: a GPU that multiplies zeros draws less power, and runs faster.
+    buffer = torch.arange(size // 4, device=device, dtype=torch.float32)
+    source, target = buffer.chunk(2)
+    copied = _best([partial(target.copy_, source)], device)
+    return Bandwidth(size / _best(_reads(buffer), device), size / copied)
+
+
+def _reads(buffer: Tensor) -> Iterator[Callable[[], object]]:
+    """Yield ways to read a buffer of float32 once."""
+    one, other = buffer.chunk(2)
+    yield buffer.sum
+    yield partial(one.dot, other)
+    yield partial(buffer.view(-1, _COLUMNS).mv, buffer.new_ones(_COLUMNS))
+
+
+def _best(ways: Iterable[Callable[[], object]], device: str) -> float:
+    """Return the fewest seconds that any of them took in any of several runs."""
+    return min(_seconds(run, device) for run in ways for _ in range(_REPEATS))
+
+
+def _seconds(run: Callable[[], object], device: str) -> float:
+    if not device.startswith("cuda"):
         start = time.perf_counter()
-        target.copy_(source)
-        _wait(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * COPIED_BYTES / best
+        run()
+        return time.perf_counter() - start
+    import torch
+
+    make: Callable[..., Any] = torch.cuda.Event
+    begin, end = make(enable_timing=True), make(enable_timing=True)
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) * 1e-3
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
@@ -83,10 +145,3 @@ def cache_bytes(model: PreTrainedModel) -> int:
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     per_layer = 2 * heads * size * model.dtype.itemsize
     return int(config.num_hidden_layers * per_layer)
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)

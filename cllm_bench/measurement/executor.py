@@ -44,6 +44,11 @@ class Executor:
     alike, but all pay: so each method begins every reply once before it is timed, as if it had the
     machine for itself.
 
+    Where caches are to be flushed, that comes between the two: after the untimed beginning, which
+    still makes libraries and clocks ready, and right before the clock starts. So every reply finds
+    its weights in memory, whatever ran before it, the method's own beginning included: the prefill
+    pays for fetching them, and decoding as long as it takes until they are in the caches again.
+
     What else may differ between equal methods for a whole run is where their sessions' memory lies.
     No number of questions averages that out, so all methods are bound anew every few rounds, each
     time in another order, and it becomes part of the noise that the intervals show. Captured graphs
@@ -52,6 +57,7 @@ class Executor:
     Args:
         plan: What to run.
         clock: Of the device.
+        flush: Empties the caches before each timed reply; none leaves them as they are.
 
     Attributes:
         phase: The one whose methods are bound; at first the last one.
@@ -60,9 +66,12 @@ class Executor:
         UserError: A method does not fit the family.
     """
 
-    def __init__(self, plan: RunPlan, clock: Clock) -> None:
+    def __init__(
+        self, plan: RunPlan, clock: Clock, flush: Callable[[], None] | None = None
+    ) -> None:
         self._plan = plan
         self._clock = clock
+        self._flush = flush or (lambda: None)
         self._warm: set[str] = set()
         self._rounds = 0
         self._bindings = 0
@@ -126,18 +135,18 @@ class Executor:
             Whether they were bound anew: a pause, in which other things can be measured.
         """
         self._rounds += 1
-        prompt = longest._replace(limit=min(WARM_UP_TOKENS, longest.limit))
+        prompt = _begun(longest, WARM_UP_TOKENS)
         if task not in self._warm:
             self._warm.add(task)
             self._settle(prompt)
             return False
-        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.runtime.engine != "eager":
+        if self._rounds <= ROUNDS_TO_A_BINDING or self._plan.family.captures.count:
             return False
         self._rounds = 1
         self._release()
         self._decoders = self._bound()
         for spec in self._specs:
-            self.ask(spec, prompt._replace(limit=min(LEAD_TOKENS, prompt.limit)))
+            self.ask(spec, _begun(longest, LEAD_TOKENS))
         return True
 
     def _release(self) -> None:
@@ -185,24 +194,25 @@ class Executor:
         decoder, family = self._decoders[spec.label], self._plan.family
         reset_peak, read_peak = _peak_memory(family.runtime.devices)
 
-        def answer(limit: int) -> Generation:
+        def answer(asked: Prompt) -> Generation:
             return generate(
                 decoder,
-                prompt.prompt_ids,
-                sampling=prompt.sampling,
-                max_new_tokens=limit,
+                asked.prompt_ids,
+                sampling=asked.sampling,
+                max_new_tokens=asked.limit,
                 stop_ids=family.stop_ids,
                 clock=self._clock,
-                ends=prompt.ends,
+                ends=asked.ends,
             )
 
         gc.disable()
         try:
-            answer(min(LEAD_TOKENS, prompt.limit))
+            answer(_begun(prompt, LEAD_TOKENS))
             family.take_passes()
             before = family.captures.count
             reset_peak()
-            generation = answer(prompt.limit)
+            self._flush()
+            generation = answer(prompt)
             counters: Mapping[str, float] = getattr(decoder, "counters", dict)()
         except UserError as error:
             return Answer(None, str(error)), False
@@ -213,6 +223,17 @@ class Executor:
             gc.enable()
         found = Answer(generation, None, counters, read_peak(), family.take_passes())
         return found, family.captures.count > before
+
+
+def _begun(prompt: Prompt, tokens: int) -> Prompt:
+    """Return the same prompt, whose reply ends after some tokens.
+
+    Its limit stays: a library sizes its cache by that, and must find it warm afterwards.
+    """
+    ends = prompt.ends
+    return prompt._replace(
+        ends=lambda reply: len(reply) >= tokens or (ends is not None and ends(reply))
+    )
 
 
 def _watch(thing: object) -> Callable[[], object]:

@@ -27,14 +27,13 @@ from cllm_bench.core.sample_ids import draw_ids, question_of
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
-from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.phases import split_into_phases
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
-from cllm_bench.results.manifest import Manifest, MethodEntry, TaskEntry
+from cllm_bench.results.manifest import CheckpointEntry, Manifest, MethodEntry, TaskEntry
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50
@@ -94,11 +93,11 @@ class WeightFacts:
 
     Attributes:
         cells: The entry of each method, by its label.
-        quantised: What the roles with quantised weights are run as.
+        checkpoints: The entry of each role that sessions run.
     """
 
     cells: dict[str, MethodEntry] = field(default_factory=dict)
-    quantised: dict[str, Quantisation] = field(default_factory=dict)
+    checkpoints: dict[str, CheckpointEntry] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ class RunPlan:
         seed: Of the order and of the statistics.
         sampling: How tokens are chosen.
         sandbox: What programs are kept from, where a task runs what a model writes.
+        flush_caches: Whether the caches are emptied before each timed reply.
         phased: Whether the checkpoints are loaded one set at a time, each for all questions.
     """
 
@@ -123,6 +123,7 @@ class RunPlan:
     seed: int
     sampling: Sampling
     sandbox: Mapping[str, Any] | None = None
+    flush_caches: bool = False
     phased: bool = False
 
     @cached_property
@@ -199,6 +200,7 @@ class RunPlan:
             "repeats": self.repeats,
             "seed": self.seed,
             "sampling": dataclasses.asdict(self.sampling),
+            "flush_caches": self.flush_caches,
             "phased": self.phased,
             "runtime": dataclasses.asdict(self.family.runtime),
             "machine": machine_identity(self.family.runtime.device),
@@ -214,28 +216,33 @@ class RunPlan:
         places = {code_place(cls) for cls in classes}
         return {place.name: code_hash(place) for place in sorted(places)}
 
-    def manifest(self, weights: WeightFacts) -> Manifest:
+    def manifest(self, weights: WeightFacts, flushed_bytes: int = 0) -> Manifest:
         """Return the whole manifest.
 
         Args:
             weights: What was found out of those of all phases.
+            flushed_bytes: Overwritten before each timed reply.
         """
-        from cllm_bench.machine.roofline import copy_bandwidth
+        from cllm_bench.machine.roofline import bandwidth
 
         runtime = self.family.runtime
+        measured = bandwidth(runtime.device)
         return Manifest(
             schema=SCHEMA,
             **vars(environment(runtime.device)),
             configuration=self.configuration(),
             model=self.family.name,
             runtime=runtime,
+            engines=dict(self.family.engines),
             repeats=self.repeats,
             seed=self.seed,
             sampling=self.sampling,
             sandbox=self.sandbox,
             baseline=self.specs[0].label,
-            copy_bandwidth=copy_bandwidth(runtime.device),
-            quantised=weights.quantised,
+            copy_bandwidth=measured and measured.copy,
+            read_bandwidth=measured and measured.read,
+            flushed_bytes=flushed_bytes,
+            checkpoints=weights.checkpoints,
             cells=tuple(weights.cells[spec.label] for spec in self.specs),
             tasks=tuple(
                 _describe_task(plan, {spec.label: plan.replies(spec) for spec in self.specs})
@@ -255,7 +262,19 @@ class RunPlan:
                 spec.label: self._describe(spec, phase, extra_parameters.get(spec.label, 0))
                 for spec in self.phases[phase]
             },
-            self.family.quantised(),
+            {role: self._describe_checkpoint(role) for role in self.family.loaded},
+        )
+
+    def _describe_checkpoint(self, role: str) -> CheckpointEntry:
+        from cllm_bench.engine.fused_layers import fused_layers_of
+        from cllm_bench.engine.positions import attention_window
+
+        model = self.family.model(role)
+        return CheckpointEntry(
+            layers=int(model.config.get_text_config().num_hidden_layers),
+            fused_layers=len(fused_layers_of(model)),
+            window=attention_window(model.config),
+            quantised=self.family.quantised(role),
         )
 
     def _describe(self, spec: MethodSpec, phase: int, extra_parameters: int) -> MethodEntry:

@@ -48,8 +48,9 @@ def measure(
         UserError: The model has no positions for the shortest context.
     """
     from cllm_bench.engine.clock import device_clock
+    from cllm_bench.engine.fused_layers import fused_layers_of
     from cllm_bench.engine.pass_timing import time_passes, time_prefill
-    from cllm_bench.machine.roofline import cache_bytes, copy_bandwidth, weight_bytes
+    from cllm_bench.machine.roofline import bandwidth, cache_bytes, weight_bytes
 
     listen("loading the weights", 0, 1)
     clock, model = device_clock(*family.runtime.devices), family.model(role)
@@ -67,6 +68,7 @@ def measure(
         seconds.append(tuple(times.get(shape) for shape in shapes))
         prefill.append(time_prefill(family, role, context, clock))
     listen("what is spent outside the passes", len(fitting), len(fitting) + 1)
+    measured = bandwidth(family.runtime.device)
     return Profile(
         family.name,
         role,
@@ -77,7 +79,11 @@ def measure(
         _outside(family, role, min(DECODED, room - 1), clock),
         weight_bytes(model),
         cache_bytes(model),
-        copy_bandwidth(family.runtime.device),
+        measured and measured.copy,
+        measured and measured.read,
+        layers=int(model.config.get_text_config().num_hidden_layers),
+        fused_layers=len(fused_layers_of(model)),
+        quantised=family.quantised(role),
     )
 
 

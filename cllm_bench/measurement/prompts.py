@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cllm_bench.contracts import ChatTask, Sample, Sampling
 from cllm_bench.decoding.loop import Ends
 from cllm_bench.decoding.stop_strings import StopStrings, cut, ends_of
+from cllm_bench.errors import UserError
 from cllm_bench.measurement.plan import RunPlan, TaskPlan
 
 if TYPE_CHECKING:
@@ -46,6 +47,26 @@ class Prompts:
     def longest(self, plan: TaskPlan) -> Sample:
         """Return the question with the longest first prompt."""
         return max(plan.samples, key=lambda sample: len(self._opening(plan, sample)))
+
+    def refuse_too_long(self, plan: TaskPlan) -> None:
+        """Refuse questions whose replies may leave the attention window of a checkpoint.
+
+        How long later turns get, nobody knows yet: their sessions refuse them when they come.
+
+        Raises:
+            UserError: The longest prompt and the longest reply do not fit it together.
+        """
+        longest = len(self._opening(plan, self.longest(plan)))
+        needed = longest + plan.task.max_new_tokens - 1  # the last token is never read
+        for role in sorted({spec.checkpoint for spec in self._plan.specs}):
+            window = self._plan.family.window(role)
+            if window is not None and needed > window:
+                raise UserError(
+                    f"{plan.label}: prompts of up to {longest:,} tokens and replies of up to "
+                    f"{plan.task.max_new_tokens:,} leave the attention window of '{role}', "
+                    f"{window:,} tokens, and what leaves it no rollback brings back; lower "
+                    "max_new_tokens, or leave out the longest questions with --limit"
+                )
 
     def longest_sequence(self, plan: TaskPlan) -> int:
         """Return the most tokens that a sequence of a task can have: prompt and replies."""

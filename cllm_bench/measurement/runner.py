@@ -13,6 +13,7 @@ from cllm_bench.decoding.repetition import is_repetitive
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.pass_timing import TURN, TURNS
 from cllm_bench.engine.passes import Shape
+from cllm_bench.machine.cache_flush import CacheFlush
 from cllm_bench.machine.interference import Lap, MachineWatch
 from cllm_bench.measurement.executor import Answer, Executor
 from cllm_bench.measurement.memory import refuse_shortage
@@ -20,6 +21,7 @@ from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.perplexity import Texts
 from cllm_bench.measurement.plan import Round, RunPlan, TaskPlan, WeightFacts
 from cllm_bench.measurement.prompts import Prompt, Prompts
+from cllm_bench.measurement.rounding import RoundingSurvey
 from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.pass_times import PassTime, missing_shapes
@@ -57,13 +59,20 @@ class Runner:
         self._listen = listen
         self._prompts = Prompts(plan)
         # Prompts that cannot be made, and weights that do not fit, are told before any are loaded.
+        for each in plan.tasks:
+            self._prompts.refuse_too_long(each)
         refuse_shortage(plan, max(map(self._prompts.longest_sequence, plan.tasks)))
         listen("loading the weights", 0, 1)
+        if (stored := ResultFolder.manifest_of(output)) is not None:
+            plan.family.engines.update(stored.engines)  # a run goes on with what it began with
         self._clock = device_clock(*plan.family.runtime.devices)
         self._watch = MachineWatch(plan.family.runtime.device)
-        self._executor = Executor(plan, self._clock)
+        flush = CacheFlush(plan.family.runtime.device) if plan.flush_caches else None
+        self._executor = Executor(plan, self._clock, flush)
         self._texts = Texts(plan)
-        self.folder = ResultFolder.open(output, plan.manifest(self._weights()))
+        self._survey = RoundingSurvey(plan, self._prompts, listen)
+        flushed = 0 if flush is None else flush.bytes
+        self.folder = ResultFolder.open(output, plan.manifest(self._weights(), flushed))
         self._stored = {row.key: row for row in self.folder.rows}
 
     def run(self) -> list[Summary]:
@@ -89,7 +98,7 @@ class Runner:
             self._executor.enter(phase)
             own = self._plan.describe_weights(phase, self._executor.extra_parameters())
             found.cells |= own.cells
-            found.quantised |= own.quantised
+            found.checkpoints |= own.checkpoints
         return found
 
     def _run_phase(self, phase: int, rounds: Sequence[Round]) -> None:
@@ -132,6 +141,7 @@ class Runner:
         for done, specs in missing.items():
             round_ = rounds[done]
             task = round_.plan
+            self._measure_rounding(task, specs)
             if not self._executor.is_warm(task.label):
                 self._listen(f"{task.label}: warm-up", done, len(rounds))
             anew = self._executor.prepare(task.label, longest[task.label])
@@ -153,6 +163,12 @@ class Runner:
         labels = {spec.label for spec in self._plan.phases[phase]}
         rows = (row for row in self.folder.rows if row.method in labels)
         return missing_shapes(rows, plan.label, () if again else self.folder.pass_times)
+
+    def _measure_rounding(self, task: TaskPlan, specs: Sequence[MethodSpec]) -> None:
+        """Measure how far rounding moves the checkpoints' choices, once a folder."""
+        for role in dict.fromkeys(spec.checkpoint for spec in self._plan.specs if spec in specs):
+            if (task.label, role) not in self.folder.roundings:
+                self.folder.append_rounding(self._survey.measure(task, role, self.folder.attempt))
 
     def _time_passes(self, plan: TaskPlan, turns: int, *, again: bool) -> None:
         """Time by itself every shape of pass that was run, at the task's usual context.
@@ -270,6 +286,9 @@ class Runner:
             pass_shapes=answer.pass_shapes,
             foreign_load=lap.foreign_load,
             slowed=lap.slowed,
+            device_seconds=generation.device_seconds if generation else None,
+            sm_clock_mhz=lap.sm_clock_mhz,
+            throttled=lap.throttled,
         )
 
     def _verdict(
@@ -298,12 +317,14 @@ class Runner:
         if not expected or history != talk.replies[:turn]:
             return None
         family, asked = self._plan.family, talk.asked[turn]
+        rounding = self.folder.roundings[round_.plan.label, spec.checkpoint]
         return verdict(
             generation.token_ids,
             expected,
             asked.prompt_ids,
             asked.sampling,
             lambda: family.session(spec.checkpoint),
+            rounding.tolerance,
         )
 
     def _score(self, round_: Round, talk: _Talk) -> tuple[float | None, str | None]:

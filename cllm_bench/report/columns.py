@@ -116,6 +116,23 @@ def _failed(line: Line) -> str:
     return f"{s.failed}/{s.samples}"
 
 
+def _ties(line: Line) -> str:
+    verdicts = line.summary.verdicts
+    if verdicts is None:
+        return formats.ABSENT
+    known = verdicts.expected_ties
+    return f"{verdicts.tie} / {formats.ABSENT if known is None else formats.expected(known)}"
+
+
+def _mismatch(line: Line) -> str:
+    verdicts = line.summary.verdicts
+    return formats.ABSENT if verdicts is None else str(verdicts.mismatch)
+
+
+def _any_verdict(name: str) -> Callable[[Sequence[Line]], bool]:
+    return lambda lines: any(getattr(line.summary.verdicts, name, None) for line in lines)
+
+
 def _any(name: str) -> Callable[[Sequence[Line]], bool]:
     return lambda lines: any(getattr(line.summary, name) for line in lines)
 
@@ -147,6 +164,8 @@ MAIN = (
     Column("accept length", lambda line: formats.plain(line.summary.mean_accept_length), rank=9),
     Column("first token ms", lambda line: formats.significant(line.summary.first_token_ms), 10),
     Column("exact match", lambda line: formats.share(line.summary.exact_match), rank=4),
+    Column("ties / expected", _ties, rank=4, wanted=_any_verdict("has_ties")),
+    Column("mismatch", _mismatch, rank=4, wanted=_any_verdict("mismatch")),
     Column("cut-off", lambda line: formats.share(line.summary.cut_off), rank=8),
     Column(
         "repetitive",

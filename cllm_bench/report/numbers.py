@@ -68,6 +68,11 @@ def share(value: float | None) -> str:
     return {"100.0": ">99.9%", "0.0": "<0.1%"}.get(places, f"{places}%")
 
 
+def expected(number: float) -> str:
+    """Return a number that is expected of a count, with a decimal where it is small."""
+    return fixed(number, 0 if number >= 10 else 1)
+
+
 def significant(value: float | None, digits: int = 3) -> str:
     """Return a value rounded to a number of significant digits."""
     if value is None:

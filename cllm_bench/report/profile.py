@@ -5,15 +5,16 @@ Figures are measured by `measurement/profile.py`; here they become Markdown. No 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
-from cllm_bench.engine.quantisation import Quantisation
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.checkpoint import Quantisation
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
+from cllm_bench.report.notes import engines
 from cllm_bench.results.schema import to_json
 
 # Tokens that a method may settle in a pass, for the table of what that would gain.
@@ -35,6 +36,10 @@ class Profile:
         weight_bytes: Weights that a pass reads.
         cache_bytes_per_token: Keys and values that a pass reads of each committed token.
         copy_bandwidth: Bytes a second of a large copy; None where there was no room for one.
+        read_bandwidth: Bytes a second of a large read; None where there was no room for one.
+        layers: Decoder layers; None in earlier versions.
+        fused_layers: Those that run as fewer and larger operations; None in earlier versions.
+        quantised: What the weights are run as, where the checkpoint holds quantised ones.
     """
 
     model: str
@@ -47,13 +52,17 @@ class Profile:
     weight_bytes: int
     cache_bytes_per_token: int
     copy_bandwidth: float | None
+    read_bandwidth: float | None
+    layers: int | None = None
+    fused_layers: int | None = None
+    quantised: Quantisation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
         return to_json(self)
 
     def bandwidth_share(self, context: int) -> float | None:
-        """Return the bytes a second of a pass of one row over what a copy moves, if that is known.
+        """Return the bytes a second of a pass of one row over what a read moves, if that is known.
 
         Raises:
             ValueError: No such context was measured.
@@ -61,7 +70,7 @@ class Profile:
         single = self.seconds[self.contexts.index(context)][0]
         assert single is not None
         moved = self.weight_bytes + context * self.cache_bytes_per_token
-        return None if self.copy_bandwidth is None else moved / single / self.copy_bandwidth
+        return None if self.read_bandwidth is None else moved / single / self.read_bandwidth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +79,11 @@ class ProfileManifest(Environment):
 
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
-        quantised: What the weights are run as, where they are quantised.
+        engines: The engine of the role's passes, and how it was found.
     """
 
     runtime: Runtime
-    quantised: Quantisation | None = None
+    engines: Mapping[str, EngineChoice] = field(default_factory=dict)
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -109,7 +118,7 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
         ),
         "## Prefill and memory",
         _table(
-            ["tokens", "prompt ms", "prompt tokens/s", "share of copy bandwidth, one row"],
+            ["tokens", "prompt ms", "prompt tokens/s", "share of read bandwidth, one row"],
             [
                 [
                     f"{context:,}",
@@ -121,12 +130,11 @@ def profile_report(profile: Profile, manifest: ProfileManifest) -> str:
             ],
         ),
         f"A pass reads {profile.weight_bytes / 1e6:,.1f} MB of weights and "
-        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB per cached token; a large copy "
-        f"{_copied(profile.copy_bandwidth)}. "
+        f"{profile.cache_bytes_per_token / 1e3:,.1f} kB per cached token; {_roof(profile)}. "
         f"Autoregressive decoding spends {formats.share(profile.outside)} of its time outside the "
         "forward passes.",
         "## Conditions",
-        _conditions(manifest),
+        _conditions(profile, manifest),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -148,10 +156,13 @@ def _gains(profile: Profile) -> list[list[str]]:
     return lines
 
 
-def _copied(bandwidth: float | None) -> str:
-    if bandwidth is None:
-        return "did not fit into the memory of the device"
-    return f"moves {bandwidth / 1e9:.3g} GB/s here, counting bytes read and written"
+def _roof(profile: Profile) -> str:
+    if profile.read_bandwidth is None or profile.copy_bandwidth is None:
+        return "a large read did not fit into the memory of the device"
+    return (
+        f"a large read moves {profile.read_bandwidth / 1e9:.3g} GB/s here, and a large copy "
+        f"{profile.copy_bandwidth / 1e9:.3g} GB/s, counting bytes read and written"
+    )
 
 
 def _ms(seconds: float | None) -> str:
@@ -169,10 +180,8 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _conditions(manifest: ProfileManifest) -> str:
+def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
     machine, runtime = manifest.machine, manifest.runtime
-    found = manifest.quantised
-    weights = "" if found is None else f"; quantised weights {found.kind}, states {found.dtype}"
     versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
         [
@@ -180,8 +189,19 @@ def _conditions(manifest: ProfileManifest) -> str:
             + ", ".join(
                 f"{name} {getattr(runtime, name)}"
                 for name in ("dtype", "attention", "engine", "threads")
-            )
-            + weights,
+            ),
+            *(f"- {line}" for line in engines(manifest.engines)),
+            *_layers(profile),
             f"- {versions}; {manifest.created}",
         ]
     )
+
+
+def _layers(profile: Profile) -> list[str]:
+    if profile.layers is None:
+        return []
+    found = [f"- fused layers: {profile.role} {profile.fused_layers} of {profile.layers}"]
+    weights = profile.quantised
+    if weights is not None:
+        found.append(f"- quantised weights: {profile.role} {weights.kind}, states {weights.dtype}")
+    return found

@@ -18,6 +18,7 @@ from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.report.judged import scored
 from cllm_bench.report.perplexity import TextScore, text_score
 from cllm_bench.report.prediction import predicted_paces
+from cllm_bench.report.rounding import expected_ties
 from cllm_bench.report.samples import Measured, decode_pace
 from cllm_bench.report.statistics import (
     Interval,
@@ -34,8 +35,9 @@ from cllm_bench.results.judgements import JudgeId, Judgement
 from cllm_bench.results.manifest import Manifest, MethodEntry, TaskEntry
 from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.rounding import Rounding
 from cllm_bench.results.rows import Row
-from cllm_bench.results.summary import JudgeFigures, Summary, Verdicts
+from cllm_bench.results.summary import JudgeFigures, RoundingFigures, Summary, Verdicts
 
 if TYPE_CHECKING:
     from cllm_bench.results.folder import ResultFolder
@@ -50,6 +52,7 @@ def summarise(
     judgements: Sequence[Judgement] = (),
     judge: JudgeId | None = None,
     pass_times: Sequence[PassTime] = (),
+    roundings: Sequence[Rounding] = (),
 ) -> list[Summary]:
     """Return one summary for each task and method of a run, in the manifest's order.
 
@@ -60,7 +63,9 @@ def summarise(
         judgements: The same.
         judge: Whose verdicts are the scores of a task that has a judge; None takes the newest's.
         pass_times: How long passes take alone.
+        roundings: How far rounding moves choices.
     """
+    spreads = {(each.task, each.checkpoint): each for each in roundings}
     stored: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         stored[row.task, row.method].append(row)
@@ -79,6 +84,9 @@ def summarise(
                 predicted_speedup=_predicted(manifest, cell, cells, seconds),
                 judge=judging.get(cell.method),
             )
+            found = _with_rounding(
+                found, cells[cell.method], spreads.get((task.task, cell.checkpoint))
+            )
             text = text_score(perplexities, manifest, task.task, cell)
             summaries.append(found if text is None else _with_text(found, text))
     return summaries
@@ -93,6 +101,7 @@ def summarise_folder(folder: ResultFolder, judge: JudgeId | None = None) -> list
         folder.judgements,
         judge,
         folder.pass_times,
+        list(folder.roundings.values()),
     )
 
 
@@ -128,15 +137,11 @@ def _predicted(
 
 
 def _bandwidth(manifest: Manifest, cell: MethodEntry, measured: Measured) -> float | None:
-    """Return the bytes that the passes had to read, a second, over what a copy moves.
+    """Return the bytes that the passes had to read, a second, over what the roof allows.
 
     Weights and cached tokens of the verifying model; what else a method reads is not counted.
     """
-    roof, weights, cache = (
-        manifest.copy_bandwidth,
-        cell.weight_bytes,
-        cell.cache_bytes_per_token,
-    )
+    roof, weights, cache = manifest.roof, cell.weight_bytes, cell.cache_bytes_per_token
     if not roof or not weights or cache is None:
         return None
     moved = seconds = 0.0
@@ -145,7 +150,7 @@ def _bandwidth(manifest: Manifest, cell: MethodEntry, measured: Measured) -> flo
             context = row.prompt_tokens + len(row.token_ids) / 2
             moved += row.passes * (weights + context * cache)
             seconds += row.decode_seconds
-    return moved / seconds / roof if seconds else None
+    return moved / seconds / roof.bandwidth if seconds else None
 
 
 def _summary(
@@ -188,7 +193,10 @@ def _summary(
         score_difference_ci=difference_ci,
         bandwidth_share=_bandwidth(manifest, cell, ours),
     )
-    for add in (_with_work, _with_drafts, _with_exactness, _with_lengths, _with_noise):
+    for add in (
+        *(_with_work, _with_drafts, _with_exactness, _with_lengths),
+        *(_with_noise, _with_machine),
+    ):
         found = add(found, ours)
     gain, passes = found.speedup, found.tokens_per_pass
     return replace(found, efficiency=gain / passes if gain is not None and passes else None)
@@ -311,6 +319,22 @@ def _with_exactness(summary: Summary, cell: Measured) -> Summary:
     )
 
 
+def _with_rounding(summary: Summary, cell: Measured, spread: Rounding | None) -> Summary:
+    """Add what makes a tie, and how many ties that explains."""
+    if spread is None:
+        return summary
+    figures = RoundingFigures(
+        tolerance=spread.tolerance,
+        within=spread.within,
+        positions=spread.positions,
+        reason=spread.reason,
+    )
+    verdicts = summary.verdicts
+    if verdicts is not None and summary.exactness == "exact":
+        verdicts = replace(verdicts, expected_ties=expected_ties(cell.samples, spread.flips))
+    return replace(summary, verdicts=verdicts, rounding=figures)
+
+
 def _with_lengths(summary: Summary, cell: Measured) -> Summary:
     """Add how long prompts and replies are, and how the replies end."""
     firsts = [min(rows, key=lambda row: row.repeat) for rows in cell.samples.values()]
@@ -339,15 +363,36 @@ def _with_noise(summary: Summary, cell: Measured) -> Summary:
         for name in names:
             values = [row.counters[name] for row in rows if name in row.counters]
             counters[name].append(sum(values) / len(values))
-    rows_of = cell.samples.values()
-    loads = [row.foreign_load for rows in rows_of for row in rows if row.foreign_load is not None]
-    slowed = Counter(reason for rows in rows_of for row in rows for reason in row.slowed)
+    repeats = [len({row.repeat for row in rows}) for rows in cell.samples.values()]
     return replace(
         summary,
-        foreign_load=sum(loads) / len(loads) if loads else None,
-        slowed=dict(slowed.most_common()),
-        repeats=max((len({row.repeat for row in rows}) for rows in rows_of), default=0),
+        repeats=max(repeats, default=0),
         spread=median(spreads),
         counters={name: sum(values) / len(values) for name, values in counters.items()},
         errors=dict(errors.most_common()),
     )
+
+
+def _with_machine(summary: Summary, cell: Measured) -> Summary:
+    """Add what the machine did meanwhile, and how far its two clocks are apart."""
+    rows = [row for rows in cell.samples.values() for row in rows]
+    loads = [row.foreign_load for row in rows if row.foreign_load is not None]
+    slowed = Counter(reason for row in rows for reason in row.slowed)
+    laps = [row.throttled for row in rows if row.throttled is not None]
+    reasons = sorted({reason for lap in laps for reason in lap})
+    shares = {each: sum(lap.get(each, 0.0) for lap in laps) / len(laps) for each in reasons}
+    return replace(
+        summary,
+        foreign_load=sum(loads) / len(loads) if loads else None,
+        slowed=dict(slowed.most_common()),
+        throttled=shares if laps else None,
+        sm_clock_mhz=median([row.sm_clock_mhz for row in rows if row.sm_clock_mhz is not None]),
+        clock_difference=median([gap for row in rows if (gap := _clock_gap(row)) is not None]),
+    )
+
+
+def _clock_gap(row: Row) -> float | None:
+    """Return how far a reply's seconds by the device are from the host's, as a share of these."""
+    if row.device_seconds is None or not row.prefill_seconds or row.decode_seconds is None:
+        return None
+    return abs(row.device_seconds / (row.prefill_seconds + row.decode_seconds) - 1)

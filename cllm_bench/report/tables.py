@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cllm_bench.report.columns import MAIN, Column, Line, Run, mechanism_columns
-from cllm_bench.report.notes import LEGEND, conditions, notes, subtitle
+from cllm_bench.report.notes import conditions, legend, notes, subtitle
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +70,7 @@ def comparison_table(runs: Sequence[Run]) -> str:
             parts += ["How the passes went:", markdown_table(section.mechanism)]
         if section.notes:
             parts.append("\n".join(["Notes:", "", *(f"- {note}" for note in section.notes)]))
-    parts += ["## How to read this", LEGEND.format(baseline=_baselines(runs))]
+    parts += ["## How to read this", legend(runs)]
     parts += ["## Conditions", "\n".join(f"- {line}" for line in conditions(runs))]
     return "\n\n".join(parts) + "\n"
 
@@ -94,7 +94,7 @@ def rich_table(runs: Sequence[Run], *, width: int | None = None) -> None:
             console.print(f"[dim]More in table.md or on a wider terminal: {', '.join(hidden)}[/]")
         for note in section.notes:
             console.print(f"[yellow]•[/] {_plain(note)}")
-    console.print(f"\n[dim]{_plain(LEGEND.format(baseline=_baselines(runs)))}[/]")
+    console.print(f"\n[dim]{_plain(legend(runs))}[/]")
 
 
 def _print_table(console: Console, table: Grid) -> list[str]:
@@ -158,10 +158,6 @@ def _lines(runs: Sequence[Run]) -> list[Line]:
         for i, (manifest, summaries) in enumerate(runs)
         for summary in summaries
     ]
-
-
-def _baselines(runs: Sequence[Run]) -> str:
-    return " or ".join(dict.fromkeys(f"`{manifest.baseline}`" for manifest, _ in runs))
 
 
 def markdown_table(table: Grid) -> str:

@@ -26,6 +26,7 @@ from cllm_bench.results.judgements import Judgement
 from cllm_bench.results.manifest import AblationManifest, Manifest
 from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.rounding import Rounding
 from cllm_bench.results.rows import Row, row_key
 from cllm_bench.results.schema import parse
 
@@ -37,8 +38,9 @@ SUMMARY = "summary.json"
 PERPLEXITIES = "perplexity.jsonl"
 JUDGEMENTS = "judgements.jsonl"
 PASSES = "passes.jsonl"
+ROUNDINGS = "rounding.jsonl"
 ATTEMPTS = "attempts.jsonl"
-LINES = (SAMPLES, PERPLEXITIES, JUDGEMENTS, PASSES, ATTEMPTS)
+LINES = (SAMPLES, PERPLEXITIES, JUDGEMENTS, PASSES, ROUNDINGS, ATTEMPTS)
 LOCK = ".lock"
 T = TypeVar("T")
 M = TypeVar("M", Manifest, AblationManifest)
@@ -183,6 +185,7 @@ class ResultFolder(_Folder[Manifest]):
         perplexities: All stored perplexities, by key.
         judgements: All that judges said of the replies, in the order in which they said it.
         pass_times: How long passes take alone.
+        roundings: How far rounding moves choices, by task and checkpoint.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -190,6 +193,7 @@ class ResultFolder(_Folder[Manifest]):
     perplexities: dict[str, Perplexity] = field(default_factory=dict)
     judgements: list[Judgement] = field(default_factory=list)
     pass_times: list[PassTime] = field(default_factory=list)
+    roundings: dict[tuple[str, str], Rounding] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -202,6 +206,15 @@ class ResultFolder(_Folder[Manifest]):
         folder._load(repair=False)
         folder.attempt = folder._next_attempt() - 1
         return folder
+
+    @staticmethod
+    def manifest_of(path: Path) -> Manifest | None:
+        """Return the manifest of a run that was begun, or None where none was.
+
+        Raises:
+            UserError: It is damaged or of a later version, or it is an ablation's.
+        """
+        return _run_manifest(path) if (path / MANIFEST).is_file() else None
 
     @classmethod
     def claim(cls, path: Path) -> Self:
@@ -263,7 +276,16 @@ class ResultFolder(_Folder[Manifest]):
         self._append(PASSES, found)
         self.pass_times.append(found)
 
-    def _append(self, name: str, found: Perplexity | Judgement | PassTime) -> None:
+    def append_rounding(self, found: Rounding) -> None:
+        """Store how far rounding moves choices; return once it is on the disk.
+
+        Raises:
+            UserError: The disk is full or cannot be written.
+        """
+        self._append(ROUNDINGS, found)
+        self.roundings[found.task, found.checkpoint] = found
+
+    def _append(self, name: str, found: Perplexity | Judgement | PassTime | Rounding) -> None:
         self._must_be_open()
         line = json.dumps(found.to_json(), allow_nan=False) + "\n"
         append(self.path / name, line.encode())
@@ -279,6 +301,8 @@ class ResultFolder(_Folder[Manifest]):
             self.perplexities.setdefault(found.key, found)
         self.judgements += self._lines(JUDGEMENTS, Judgement, repair=repair)
         self.pass_times += self._lines(PASSES, PassTime, repair=repair)
+        for each in self._lines(ROUNDINGS, Rounding, repair=repair):
+            self.roundings.setdefault((each.task, each.checkpoint), each)
 
     def _refuse_compressed(self) -> None:
         for name in LINES:

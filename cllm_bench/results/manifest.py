@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
-from cllm_bench.engine.quantisation import Quantisation
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.checkpoint import Quantisation
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.results.schema import to_json
 
@@ -48,6 +48,26 @@ class MethodEntry:
     weight_bytes: int | None = None
     cache_bytes_per_token: int | None = None
     extra_parameters: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointEntry:
+    """The weights of a role, as passes run them.
+
+    Attributes:
+        layers: Decoder layers.
+        fused_layers: Those that run as fewer and larger operations; the others run as transformers
+            has them.
+        window: Tokens that the layers with the shortest attention window see, and the most that a
+            sequence of the run may have; null where all layers see every token.
+        quantised: What the weights are run as, where the checkpoint holds quantised ones; else
+            null.
+    """
+
+    layers: int
+    fused_layers: int
+    window: int | None = None
+    quantised: Quantisation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +136,18 @@ class _Stored(Environment):
         return {"schema": self.schema} | to_json(self)
 
 
+class Roof(NamedTuple):
+    """The bandwidth that decoding is held against.
+
+    Attributes:
+        of: Whether it is that of a large read, or of a large copy as in early versions.
+        bandwidth: Bytes a second.
+    """
+
+    of: Literal["read", "copy"]
+    bandwidth: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest(_Stored):
     """`manifest.json` of a run, written before its first token.
@@ -123,6 +155,7 @@ class Manifest(_Stored):
     Attributes:
         model: Name of the model family.
         runtime: Device, precision, kernel, engine and threads.
+        engines: The engine of each role's passes, and how it was found; empty in earlier versions.
         repeats: How often every method answers every question.
         seed: Seed of order, sampled replies and statistics.
         sampling: How tokens are chosen; greedy where an earlier version does not say.
@@ -130,22 +163,43 @@ class Manifest(_Stored):
         baseline: Label of the method that all others are compared with.
         copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
             bytes both counted; null where it was not measured.
-        quantised: What the roles with quantised weights are run as; empty in earlier versions.
+        checkpoints: The weights that sessions ran, by role; empty in earlier versions.
+        read_bandwidth: Bytes a second that a large read moves on the device: the roof that shares
+            of bandwidth are of; null where it was not measured and in earlier versions, whose
+            shares are of the copy's.
+        flushed_bytes: Bytes that were overwritten before each timed reply, so that no method found
+            weights in the caches; 0 without `--flush-caches`.
         cells: The methods, the baseline first.
         tasks: The tasks, in the order in which they were asked.
     """
 
     model: str
     runtime: Runtime
+    engines: Mapping[str, EngineChoice] = field(default_factory=dict)
     repeats: int
     seed: int
     sampling: Sampling = field(default_factory=Sampling)
     sandbox: Mapping[str, Any] | None = None
     baseline: str
     copy_bandwidth: float | None = None
-    quantised: Mapping[str, Quantisation] = field(default_factory=dict)
+    checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
+    read_bandwidth: float | None = None
+    flushed_bytes: int = 0
     cells: tuple[MethodEntry, ...]
     tasks: tuple[TaskEntry, ...]
+
+    @property
+    def roof(self) -> Roof | None:
+        """What shares of bandwidth are of, if it was measured."""
+        if self.read_bandwidth:
+            return Roof("read", self.read_bandwidth)
+        return Roof("copy", self.copy_bandwidth) if self.copy_bandwidth else None
+
+    @property
+    def quantised(self) -> dict[str, Quantisation]:
+        """What the roles with quantised weights are run as."""
+        found = {role: entry.quantised for role, entry in self.checkpoints.items()}
+        return {role: quantised for role, quantised in found.items() if quantised is not None}
 
     def cell(self, method: str) -> MethodEntry | None:
         """Return the method with a label, if the run has it."""

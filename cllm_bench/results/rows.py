@@ -50,6 +50,13 @@ class Row:
             `ROWS ROLE`, with a `t` after the rows of a tree.
         foreign_load: Cores that other programs kept busy while its round was measured, on average.
         slowed: Why the processor or GPU ran slower then than it could, if it did.
+        device_seconds: Seconds from the prompt to the last token by the device's own clock, to
+            check the sum of `prefill_seconds` and `decode_seconds` by; null on a CPU and in earlier
+            versions.
+        sm_clock_mhz: Clock of the GPU's multiprocessors at the end of the round, in MHz; null where
+            NVML was not asked.
+        throttled: Shares of the round during which the GPU was slowed, by reason, those of 0 left
+            out; null where the driver's counters were not read.
     """
 
     key: str
@@ -79,6 +86,9 @@ class Row:
     pass_shapes: Mapping[str, int] = field(default_factory=dict)
     foreign_load: float | None = None
     slowed: tuple[str, ...] = ()
+    device_seconds: float | None = None
+    sm_clock_mhz: int | None = None
+    throttled: Mapping[str, float] | None = None
 
     @property
     def passes(self) -> int:
@@ -104,6 +114,7 @@ class Row:
             **values,
             "counters": dict(self.counters),
             "pass_shapes": dict(self.pass_shapes),
+            "throttled": None if self.throttled is None else dict(self.throttled),
         }
 
 

@@ -16,6 +16,8 @@ from cllm_bench.results.schema import parse, to_json
 
 Bounds = tuple[float, float]
 
+LEAST_EXPECTED = 0.05  # ties of a table's line, to be worth a word
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
@@ -25,11 +27,18 @@ class Verdicts:
         exact: Token-identical in every repeat.
         tie: Different after a numerical tie.
         mismatch: Different otherwise.
+        expected_ties: How many would be `tie` by rounding alone; null where that is not known.
     """
 
     exact: int
     tie: int
     mismatch: int
+    expected_ties: float | None = None
+
+    @property
+    def has_ties(self) -> bool:
+        """Whether replies differ after a tie, or some are expected to."""
+        return self.tie > 0 or (self.expected_ties or 0.0) >= LEAST_EXPECTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,24 @@ class PerplexityFigures:
     token: float | None
     word: float | None
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundingFigures:
+    """How far rounding moves the choices of a checkpoint on a task: what makes a tie.
+
+    Attributes:
+        tolerance: What a token's logit may lack of the best one for its choice to be a numerical
+            tie; null where it was not measured, and some roundings of the largest logit count.
+        within: Share of the baseline's positions whose two likeliest tokens are that close.
+        positions: Tokens of the baseline's replies that were compared.
+        reason: Why nothing was measured, if so.
+    """
+
+    tolerance: float | None
+    within: float | None
+    positions: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +162,7 @@ class Summary:
         score_difference: Mean paired difference of the score from the baseline's.
         score_difference_ci: Its 95% interval over questions.
         bandwidth_share: Bytes of weights and cache that the passes read, a second, over what a
-            large copy moves.
+            large read moves; a large copy in runs whose manifest has no `read_bandwidth`.
         efficiency: `speedup` over `tokens_per_pass`.
         samples_timed: Samples with a decoding time.
         cut_off: Share of samples whose reply the length limit ended.
@@ -144,6 +171,11 @@ class Summary:
         median_new_tokens: Median length of the replies, in tokens.
         foreign_load: Cores that other programs kept busy meanwhile, on average.
         slowed: Number of rows by why the machine ran slower than it could.
+        throttled: Shares of the time during which the GPU was slowed, by reason; null where the
+            driver's counters were not read.
+        sm_clock_mhz: Median clock of the GPU's multiprocessors, in MHz; null where it was not read.
+        clock_difference: Median over rows of how far the seconds of the device's own clock are from
+            the host's, as a share of these; null on a CPU and in earlier versions.
         repeats: Repeats that are stored.
         spread: Median over samples of the interquartile range of seconds per token over their
             median, between repeats.
@@ -153,6 +185,7 @@ class Summary:
             its shape takes alone.
         perplexity: How the perplexity came about, for a task that has a text.
         judge: Who graded, for a task that has a judge.
+        rounding: What makes a numerical tie; null in earlier versions.
     """
 
     schema: int = UNNUMBERED
@@ -198,6 +231,9 @@ class Summary:
     median_new_tokens: float | None = None
     foreign_load: float | None = None
     slowed: Mapping[str, int] = field(default_factory=dict)
+    throttled: Mapping[str, float] | None = None
+    sm_clock_mhz: float | None = None
+    clock_difference: float | None = None
     repeats: int = 0
     spread: float | None = None
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -205,6 +241,7 @@ class Summary:
     predicted_speedup: float | None = None
     perplexity: PerplexityFigures | None = None
     judge: JudgeFigures | None = None
+    rounding: RoundingFigures | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""

@@ -35,7 +35,7 @@ class Bigram:
             from cllm_bench import Chooser
 
             choose = Chooser(sampling, prompt_ids.device)
-            settled = [int(choose(session.prefill(prompt_ids).logits, 0))]
+            settled = choose.tokens(session.prefill(prompt_ids), 0)
             yield Step(tuple(settled))
             successors = defaultdict(Counter)
             pairs = [*prompt_ids.tolist(), *settled]  # whose tokens are still to be counted
@@ -46,7 +46,7 @@ class Bigram:
                 chain = [pairs[-1]]
                 while chain[-1] in successors and len(chain) < min(self.guesses + 1, session.room):
                     chain.append(successors[chain[-1]].most_common(1)[0][0])
-                chosen = choose(session.forward(chain).logits, place).tolist()
+                chosen = choose.tokens(session.forward(chain), place)
                 accepted = 0
                 while accepted < len(chain) - 1 and chain[accepted + 1] == chosen[accepted]:
                     accepted += 1

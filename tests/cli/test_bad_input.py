@@ -19,7 +19,7 @@ from families import cli, write_checkpoint
         (["--method", "ar", "--device", "cuda:99"], "is not on this machine"),
         (["--method", "ar", "--dtype", "int3"], "dtype 'int3' is not one of"),
         (["--method", "ar", "--attention", "flash"], "not one of sdpa, eager"),
-        (["--method", "ar", "--engine", "turbo"], "not one of eager, graph"),
+        (["--method", "ar", "--engine", "turbo"], "not one of auto, eager, graph"),
         (["--method", "ar", "--engine", "graph", "--device", "cpu"], "use --engine eager"),
         (["--method", "ar", "--role", "draft=nowhere"], "no folder"),
         (["--method", "ar", "--plugin", "nowhere.py"], "no plugin at 'nowhere.py'"),

@@ -13,7 +13,8 @@ from greedy_decoding import decode
 from random_models import KINDS, tiny_model
 
 from cllm_bench.contracts import Sampling
-from cllm_bench.engine import fused_layers
+from cllm_bench.engine import attention, fused_layers
+from cllm_bench.engine.attention import GROUPED
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.cuda_graphs import ROWS, Captures, GraphSession
 from cllm_bench.engine.family import find_family
@@ -25,6 +26,8 @@ from cllm_bench.measurement.executor import Executor
 from cllm_bench.measurement.prompts import Prompt
 from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.jacobi.method import Jacobi, JacobiDecoder
+
+attention.register()
 
 
 def replayed(run):
@@ -60,15 +63,13 @@ def test_passes_agree_with_the_eager_engine(kind, prompts):
 @pytest.fixture
 def traced(monkeypatch):
     """Layers as torch.compile traces them, without the machine code that it would make of them."""
-    compiled = (torch.compile(p, fullgraph=True, backend="aot_eager") for p in fused_layers._PLAIN)
-    parts = fused_layers.Parts(*compiled)
-    monkeypatch.setattr(fused_layers, "_compiled_parts", lambda: parts)
+    monkeypatch.setattr(fused_layers, "_COMPILING", {"backend": "aot_eager"})
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama-grouped", "qwen3", "gpt-neox"])
 def test_compiled_passes_agree_with_the_eager_engine(kind, prompts, traced):
-    model = fuse(tiny_model(kind))
+    model = fuse(tiny_model(kind, attn_implementation=GROUPED))
     eager, compiled = Session(model), session_of(model, compiled=True)
     for prompt in prompts[:3]:
         for session in (eager, compiled):
@@ -86,20 +87,44 @@ def test_all_layers_share_what_was_compiled(traced, dtype):
     from torch._dynamo.utils import counters
 
     counters.clear()
-    for seed in range(2):
-        model = tiny_model("llama", seed=seed)
-        for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
-        compiled = session_of(fuse(model.to(dtype)), compiled=True)
+    model = tiny_model("llama", attn_implementation=GROUPED)
+    for layer in model.model.layers:  # in bfloat16 their norms are not torch's own then
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    compiled = session_of(fuse(model.to(dtype)), compiled=True)
+    compiled.prefill(torch.arange(5))
+    for rows in (1, 2, 4, 16, 32):
+        compiled.forward([3] * rows)
+    assert 3 * 2 <= counters["stats"]["unique_graphs"] <= 3 * 3
+
+
+def test_a_second_model_is_compiled_for_its_own_sizes(monkeypatch):
+    """In what two models share, every size that differs between them would be variable."""
+    sizes = []
+
+    def spy(graph, _):
+        found = [
+            node.meta["example_value"] for node in graph.graph.nodes if node.op == "placeholder"
+        ]
+        sizes.append([tuple(each.shape) for each in found if isinstance(each, torch.Tensor)])
+        return graph.forward
+
+    monkeypatch.setattr(fused_layers, "_COMPILING", {"backend": spy})
+    torch.compiler.reset()
+    for width in (32, 16):
+        sizes.clear()
+        model = tiny_model("llama", hidden_size=width, attn_implementation=GROUPED)
+        compiled = session_of(fuse(model), compiled=True)
         compiled.prefill(torch.arange(5))
-        for rows in (1, 2, 4, 16, 32):
+        for rows in (1, 2, 16):
             compiled.forward([3] * rows)
-    assert 2 * 2 <= counters["stats"]["unique_graphs"] <= 3 * 2
+        weights = [shape for shapes in sizes for shape in shapes if len(shape) == 2]
+        assert (width, width) in weights
+        assert {type(size) for shape in weights for size in shape} == {int}
 
 
 def test_prefills_are_not_compiled(monkeypatch):
-    def refuse():
+    def refuse(_):
         raise AssertionError("compiled")
 
     monkeypatch.setattr(fused_layers, "_compiled_parts", refuse)
@@ -275,8 +300,8 @@ def test_a_run_is_compiled_or_refused(tmp_path):
     runtime = Runtime("cpu", "bfloat16", engine="compiled", threads=1)
     known = find_family(str(write_checkpoint(tmp_path / "llama")), runtime=runtime)
     assert isinstance(known.session("target"), GraphSession)
-    other = find_family(str(write_checkpoint(tmp_path / "gpt2", "gpt2")), runtime=runtime)
-    with pytest.raises(UserError, match=r"'target' .*gpt2'. has none; use --engine graph"):
+    other = find_family(str(write_checkpoint(tmp_path / "cohere", "cohere")), runtime=runtime)
+    with pytest.raises(UserError, match=r"'target' .*cohere'. has none; use --engine graph"):
         other.session("target")
 
 

@@ -96,15 +96,12 @@ def test_models_whose_cache_rolls_back_are_taken(kind):
     refuse_behaviour(tiny_model(kind), kind)
 
 
-def test_sliding_windows_recurrent_states_and_encoders_are_refused():
-    from transformers import Gemma3TextConfig, MistralConfig, T5Config
+def test_recurrent_states_and_encoders_are_refused():
+    from transformers import MambaConfig, RecurrentGemmaConfig, T5Config
 
-    window = MistralConfig(sliding_window=16)
-    with pytest.raises(UserError, match=r"'x' cannot be measured here: .*sliding"):
-        refuse_config(window, "x")
-    refuse_config(MistralConfig(sliding_window=None), "x")
-    with pytest.raises(UserError, match="layers of kind sliding_attention"):
-        refuse_config(Gemma3TextConfig(num_hidden_layers=6), "x")
+    for config in (MambaConfig(), RecurrentGemmaConfig()):
+        with pytest.raises(UserError, match=r"'x' cannot be measured here: .*linear_attention"):
+            refuse_config(config, "x")
     with pytest.raises(UserError, match="encoder-decoder"):
         refuse_config(T5Config(), "x")
 

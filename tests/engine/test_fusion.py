@@ -1,8 +1,7 @@
 import pytest
 import torch
-from random_models import KINDS, VOCABULARY, tiny_model
+from random_models import FURTHER, KINDS, UNFUSED, tiny_model
 from torch import nn
-from transformers import SmolLM3Config, SmolLM3ForCausalLM
 
 from cllm_bench.engine.attention import register
 from cllm_bench.engine.cache import PreallocatedCache
@@ -11,93 +10,58 @@ from cllm_bench.engine.fused_layers import fuse_layers, fused_layers_of
 from cllm_bench.engine.fusion import fuse, fuse_norms, shorten_lookups
 from cllm_bench.engine.session import Session, cache_argument
 
+LAYER_NORMS = ("gpt2", "gpt-neox", "gpt-neox-sequential", "phi", "starcoder2", "stablelm")
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_norms_leave_logits_the_same_to_the_last_bit(kind, prompts):
-    model = tiny_model(kind)
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER])
+def test_norms_leave_logits_the_same_to_the_last_bit(kind, dtype, prompts):
+    model, prompts = trained(kind, dtype), prompts[::3]
     with torch.inference_mode():
         before = [model(prompt[None]).logits for prompt in prompts]
         swapped = fuse_norms(model)
         shorten_lookups(model)
         after = [model(prompt[None]).logits for prompt in prompts]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    assert bool(swapped) is (kind not in ("gpt2", "gpt-neox"))  # those have layer norms
+    assert bool(swapped) is (kind not in LAYER_NORMS)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER, *UNFUSED])
 @torch.no_grad()
 def test_layers_leave_logits_the_same_up_to_rounding(kind, prompts):
-    model = tiny_model(kind)
-    before = [model(prompt[None]).logits for prompt in prompts]
+    model = trained(kind)
+    before = [model(prompt[None]).logits for prompt in prompts[::3]]
     names = {name: weight.clone() for name, weight in model.named_parameters()}
     fuse_norms(model)
-    fused = fuse_layers(model)
-    assert fused == (2 if kind in ("llama", "llama-grouped", "qwen2") else 0)
-    after = [model(prompt[None]).logits for prompt in prompts]
+    assert fuse_layers(model) == (0 if kind in UNFUSED else 2)
+    after = [model(prompt[None]).logits for prompt in prompts[::3]]
     for one, other in zip(before, after, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+        close = 1e-4 * float(one.abs().max())
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=close)
     kept = dict(model.named_parameters())
     assert kept.keys() == names.keys()
     assert all(torch.equal(kept[name], weight) for name, weight in names.items())
 
 
-def trained(kind, dtype=torch.float32, seed=0):
+def trained(kind, dtype=torch.float32, seed=0, **changes):
     """A model whose norms and biases are not what every model begins with."""
-    model = tiny_model(kind, seed=seed)
-    for name, weight in model.named_parameters():
-        if "norm" in name or name.endswith("bias"):
+    model = tiny_model(kind, seed=seed, **changes)
+    for weight in model.parameters():
+        if weight.dim() == 1:
             nn.init.uniform_(weight, 0.5, 2.0)
     return model.to(dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("scale", [0.6, 0.02])
-@torch.no_grad()
-def test_a_layer_that_does_not_rotate_is_not_taken_for_one_that_does(scale, dtype, prompts):
-    """SmolLM3 has layers of both kinds; with small weights the residual hides the difference."""
-    config = SmolLM3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=512,
-        no_rope_layers=[1, 0, 1, 1],
-        initializer_range=scale,
-        pad_token_id=None,
-        eos_token_id=None,
-        bos_token_id=None,
-    )
-    torch.manual_seed(0)
-    model = SmolLM3ForCausalLM(config).eval().to(dtype)
-    fuse_norms(model)
-    before = [model(prompt[None]).logits for prompt in prompts[:6]]
-    assert fuse_layers(model) == 3
-    assert ["forward" in layer.__dict__ for layer in model.model.layers] == [
-        True,
-        False,
-        True,
-        True,
-    ]
-    tolerance = 4 * torch.finfo(dtype).eps
-    for prompt, logits in zip(prompts[:6], before, strict=True):
-        difference = (model(prompt[None]).logits - logits).abs().max()
-        assert difference <= 8 * tolerance * logits.abs().max()
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER])
 @torch.no_grad()
 def test_layers_are_fused_in_every_precision(kind, dtype, prompts):
-    """Norms that round twice are no reason to leave a layer as it is."""
+    """Norms that round twice are no reason to leave a layer as it is, nor angles in float32."""
     model = trained(kind, dtype)
-    before = [model(prompt[None]).logits for prompt in prompts]
-    assert fuse_norms(model) == 5
-    after = [model(prompt[None]).logits for prompt in prompts]
-    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    before = [model(prompt[None]).logits for prompt in prompts[::5]]
+    fuse_norms(model)
     assert fuse_layers(model) == len(fused_layers_of(model)) == 2
-    for one, prompt in zip(before, prompts, strict=True):
+    for one, prompt in zip(before, prompts[::5], strict=True):
         tolerance = 16 * torch.finfo(dtype).eps * float(one.abs().max())
         torch.testing.assert_close(model(prompt[None]).logits, one, rtol=0, atol=tolerance)
 
@@ -128,21 +92,20 @@ def is_fused(model):
 
 
 @pytest.mark.parametrize("kernel", ["sdpa", "plain"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *FURTHER])
 def test_a_fused_body_leaves_logits_the_same_to_the_last_bit(kind, kernel, prompts):
     register()
     models = [tiny_model(kind, attn_implementation=kernel) for _ in range(2)]
     for model in models:
         fuse_norms(model)
         fuse_layers(model)
-    assert (
-        fuse_body(models[1]) is is_fused(models[1]) is (kind in ("llama", "llama-grouped", "qwen2"))
-    )
+    fused = fuse_body(models[1])
+    assert fused is is_fused(models[1]) is (kind != "gemma3-seeing")  # it has a body inside a body
     assert not is_fused(models[0])
     one, other = map(Session, models)
     tree = torch.tensor([[True, False, False], [True, True, False], [True, False, True]])
     with torch.inference_mode():
-        for prompt in prompts:
+        for prompt in prompts[::4]:
             assert torch.equal(one.prefill(prompt).logits, other.prefill(prompt).logits)
             for more in ({}, {"depth": torch.tensor([0, 1, 1]), "mask": tree}, {"hidden": True}):
                 found, expected = (each.forward([5, 9, 11], **more) for each in (one, other))
@@ -251,7 +214,7 @@ def test_a_norm_that_computes_something_else_stays():
 
         def forward(self, states):
             variance = states.pow(2).mean(-1, keepdim=True)
-            return (1 + self.weight) * states * torch.rsqrt(variance + self.variance_epsilon)
+            return (2 + self.weight) * states * torch.rsqrt(variance + self.variance_epsilon)
 
     model = nn.Sequential(ScaledRMSNorm())
     assert fuse_norms(model) == 0

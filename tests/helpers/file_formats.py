@@ -14,13 +14,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from cllm_bench.ablation.report import TrainingFigures, VariantFigures
 from cllm_bench.contracts import Sampling
-from cllm_bench.engine.quantisation import Quantisation
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.checkpoint import Quantisation
+from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import GitState, Machine
 from cllm_bench.report.profile import Profile, ProfileManifest
 from cllm_bench.results.judgements import Judgement
 from cllm_bench.results.manifest import (
     AblationManifest,
+    CheckpointEntry,
     Manifest,
     MethodEntry,
     TaskEntry,
@@ -28,16 +29,25 @@ from cllm_bench.results.manifest import (
 )
 from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.perplexity import Perplexity
+from cllm_bench.results.rounding import Rounding
 from cllm_bench.results.rows import Row
-from cllm_bench.results.summary import JudgeFigures, PerplexityFigures, Summary, Verdicts
+from cllm_bench.results.summary import (
+    JudgeFigures,
+    PerplexityFigures,
+    RoundingFigures,
+    Summary,
+    Verdicts,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "file-formats.md"
 STORED: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Manifest, Machine, GitState, Runtime, Sampling, Quantisation, MethodEntry, TaskEntry),
-        *(Row, Perplexity, Judgement, PassTime, Summary, Verdicts, PerplexityFigures),
-        *(JudgeFigures, AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
+        *(Manifest, Machine, GitState, Runtime, EngineChoice, Sampling, CheckpointEntry),
+        Quantisation,
+        *(MethodEntry, TaskEntry, Row, Perplexity, Judgement, PassTime, Rounding),
+        *(Summary, Verdicts, RoundingFigures, PerplexityFigures, JudgeFigures),
+        *(AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
         *(Profile, ProfileManifest),
     )
 }

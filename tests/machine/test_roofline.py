@@ -1,5 +1,6 @@
-"""The roof that memory sets: bytes of a pass, and the bandwidth of a large copy."""
+"""The roof that memory sets: bytes of a pass, and the bandwidth of large reads and copies."""
 
+import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -20,16 +21,63 @@ def test_the_bytes_of_a_pass():
     assert roofline.cache_bytes(gpt2) == 3 * 2 * 32 * 4
 
 
-def test_the_copy_bandwidth_is_that_of_large_copies():
-    found = roofline.copy_bandwidth("cpu")
-    assert 1e8 < found < 1e13
-    assert roofline.copy_bandwidth("cpu") == found  # measured once a process
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(roofline, "_SIZES", {"cpu": (2**22,), "cuda": (2**24, 2**22)})
 
 
-def refuse_memory(*_, **__):
-    raise torch.OutOfMemoryError("CUDA out of memory")
+def test_the_bandwidth_is_that_of_large_reads_and_copies(small):
+    found = roofline.bandwidth("cpu")
+    assert 1e8 < found.read < 1e14
+    assert 1e8 < found.copy < 1e14
+    assert roofline.bandwidth("cpu") is found  # measured once a process
+    roofline.bandwidth.cache_clear()
 
 
-def test_without_room_the_copy_is_not_measured(monkeypatch):
-    monkeypatch.setattr(torch, "ones", refuse_memory)
-    assert roofline.copy_bandwidth.__wrapped__("cuda") is None
+def test_every_way_reads_the_whole_buffer_once():
+    buffer = torch.rand(2 * roofline._COLUMNS)
+    total, product, rows = (way() for way in roofline._reads(buffer))
+    assert total == buffer.sum()
+    assert product == buffer[: len(buffer) // 2] @ buffer[len(buffer) // 2 :]
+    assert torch.allclose(rows, buffer.view(2, -1).sum(1))
+
+
+def test_the_fastest_way_is_the_roof_and_bytes_are_counted(monkeypatch, small):
+    """Reads move the buffer once; a copy moves half of it twice."""
+    seconds = iter([0.5] * 5 + [0.4] * 5 + [0.9, 0.2, 0.3, 0.3, 0.3] + [0.8] * 5)
+    monkeypatch.setattr(roofline, "_seconds", lambda run, device: next(seconds))
+    assert roofline.bandwidth.__wrapped__("cpu") == (2**22 / 0.2, 2**22 / 0.5)
+    assert next(seconds, None) is None
+
+
+def test_a_gpu_is_timed_by_its_events_and_asked_for_what_it_has_room_for(monkeypatch, small):
+    asked, log = [], []
+    arange = torch.arange
+
+    def take(count, *, device, dtype):
+        asked.append(4 * count)
+        if 4 * count > 2**22:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return arange(count, dtype=dtype)
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            log.append("record")
+
+        def synchronize(self):
+            log.append("wait")
+
+        def elapsed_time(self, end):
+            return 2.0  # milliseconds
+
+    monkeypatch.setattr(torch, "arange", take)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    found = roofline.bandwidth.__wrapped__("cuda:0")
+    assert found == pytest.approx((2**22 / 0.002, 2**22 / 0.002))
+    assert asked == [2**24, 2**22]
+    assert log == ["record", "record", "wait"] * 4 * 5
+    monkeypatch.setattr(roofline, "_SIZES", {"cuda": (2**24,)})
+    assert roofline.bandwidth.__wrapped__("cuda:0") is None

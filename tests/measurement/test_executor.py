@@ -2,7 +2,6 @@
 
 import gc
 import weakref
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -33,11 +32,11 @@ def decode(decoder, limit, clock):
     )
 
 
-@pytest.mark.parametrize(("engine", "expected"), [("eager", [5, 10]), ("graph", [])])
-def test_methods_are_bound_anew_every_few_rounds(tiny, engine, expected):
+@pytest.mark.parametrize(("captured", "expected"), [(0, [5, 10]), (1, [])])
+def test_methods_are_bound_anew_every_few_rounds(tiny, captured, expected):
     """What is constant in a session's place in memory must vary within a run."""
     family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
-    bound, capturing = [], replace(family.runtime, engine=engine)
+    bound = []
 
     class Method(Autoregressive):
         def bind(self, _):
@@ -52,14 +51,15 @@ def test_methods_are_bound_anew_every_few_rounds(tiny, engine, expected):
     others = []
     cells = [SimpleNamespace(label="ar", method=Method())]
     cells.append(SimpleNamespace(label="other", method=Other()))
-    used = family.unloaded(runtime=capturing)
+    used = family.unloaded()
+    used.captures.count = captured
     answering = Executor(SimpleNamespace(phases=(cells,), family=used), Clock())
     used.part("heads", 1, lambda: torch.zeros(1))  # of the first binding
     longest = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
     pauses = [number for number in range(13) if answering.prepare("counting", longest)]
     assert pauses == expected
     assert len(bound) == 2 * (1 + len(pauses))
-    assert bool(used.parts("heads")) == (engine == "graph")  # else memory would hold both
+    assert bool(used.parts("heads")) == bool(captured)  # else memory would hold both
     # Freed memory is taken again in order: whoever is bound first must change.
     assert others == [1, 2, 5][: 1 + len(pauses)]
     assert len({id(decoder.session) for decoder in bound}) == len(bound)
@@ -98,6 +98,38 @@ def test_what_was_bound_is_freed_before_it_is_bound_anew(tiny, watched, monkeypa
     finally:
         gc.set_threshold(*thresholds)
     assert alive == [0, 0]
+
+
+def test_a_library_is_asked_for_the_whole_reply_whenever_it_begins_one():
+    """It sizes its cache by the limit; a shorter one would leave the growing to the timed part."""
+
+    class Library:
+        limits, settled = [], []
+
+        def answer(self, prompt_ids, sampling, *, max_new_tokens, stop_ids, settle):
+            self.limits.append(max_new_tokens)
+            self.settled.append(0)
+            while True:
+                self.settled[-1] += 1
+                settle(Step((5,)))
+
+    library = Library()
+    cell = SimpleNamespace(label="library", method=SimpleNamespace(bind=lambda _: library))
+    family = SimpleNamespace(
+        runtime=Runtime("cpu", "float32"),
+        stop_ids={STOP},
+        take_passes=dict,
+        captures=SimpleNamespace(count=0),
+    )
+    answering = Executor(SimpleNamespace(phases=([cell],), family=family), Clock())
+    assert answering.ask(cell, Prompt(PROMPT, Sampling(), 9, None)).generation is not None
+    assert library.settled == [2, 9]
+    ended = answering.ask(cell, Prompt(PROMPT, Sampling(), 9, lambda reply: len(reply) == 1))
+    assert ended.generation.token_ids == (5,)
+    assert library.settled[2:] == [1, 1]
+    answering.prepare("counting", Prompt(PROMPT, Sampling(), 80, None))
+    assert set(library.settled[4:]) == {2, 32}
+    assert set(library.limits) == {9, 80}
 
 
 def test_a_fixed_neighbour_favours_nobody():
@@ -146,3 +178,27 @@ def test_a_fixed_neighbour_favours_nobody():
     assert balanced["ar"] / balanced["ar A/A"] == pytest.approx(1.0, abs=0.05)  # but both too slow
     assert balanced["ar"] > 1.1 * ours["ar"]
     assert ours == dict.fromkeys(methods, 60 * 9.0)
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+def test_caches_are_emptied_between_the_untimed_beginning_and_the_reply(tiny, flushes):
+    family = find_family(str(tiny[0]), runtime=Runtime("cpu", "float32", threads=1).resolve())
+    log = []
+
+    class Method(Autoregressive):
+        def bind(self, _):
+            decoder = super().bind(family)
+
+            def logged(prompt_ids, sampling):
+                log.append("reply")
+                yield from decoder(prompt_ids, sampling)
+
+            return logged
+
+    specs = [SimpleNamespace(label="ar", method=Method())]
+    plan = SimpleNamespace(phases=(specs,), family=family)
+    flush = (lambda: log.append("flush")) if flushes else None
+    executor = Executor(plan, Clock(), flush)
+    prompt = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
+    assert executor.ask(plan.phases[0][0], prompt).generation is not None
+    assert log == (["reply", "flush", "reply"] if flushes else ["reply", "reply"])

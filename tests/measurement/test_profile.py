@@ -7,8 +7,8 @@ import pytest
 from families import cli
 
 from cllm_bench.core.schema_version import SCHEMA
+from cllm_bench.engine.checkpoint import Quantisation
 from cllm_bench.engine.family import find_family
-from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import Machine
@@ -40,6 +40,7 @@ def test_it_times_every_shape_that_fits(family):
     assert len(found.prefill) == 2
     assert 0 < found.outside < 1
     assert found.bandwidth_share(8) > 0
+    assert (found.layers, found.fused_layers) == (2, 2)
 
 
 def test_a_model_that_is_too_short(family):
@@ -54,20 +55,26 @@ def test_the_forward_pass_is_left_as_it_was(family):
 
 def test_the_report_by_hand():
     seconds = ((0.002, 0.004), (0.004, None))
-    found = Profile("m", "target", (1, 4), (100, 200), seconds, (0.01, 0.05), 0.04, 900, 1, 2e6)
+    found = Profile(
+        "m", "target", (1, 4), (100, 200), seconds, (0.01, 0.05), 0.04, 900, 1, 1e6, 2e6
+    )
     assert found.bandwidth_share(100) == pytest.approx((900 + 100) / 0.002 / 2e6)
     text = profile_report(found, MANIFEST)
+    assert "fused layers" not in text  # an earlier version did not say
+    whole = replace(found, layers=4, fused_layers=3)
+    assert "\n- fused layers: target 3 of 4\n" in profile_report(whole, MANIFEST)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["1", "2", "4"] in lines
     assert ["4", "4", "–"] in lines
     # two tokens in a pass of twice the time gain nothing; more than four do not fit in four rows
     assert ["4", "1.00×", "1.50×", "2.00×", "–", "–", "2.00"] in lines
     assert ["100", "10", "10,000", "25.0%"] in lines
-    quantised = replace(MANIFEST, quantised=Quantisation("gptq-4bit", "float16"))
-    assert "; quantised weights gptq-4bit" in profile_report(found, quantised)
+    assert "a large read moves 0.002 GB/s here, and a large copy 0.001 GB/s" in text
+    quantised = replace(found, layers=2, quantised=Quantisation("gptq-4bit", "float16"))
+    assert "quantised weights: target gptq-4bit" in profile_report(quantised, MANIFEST)
     assert "quantised" not in text
-    unknown = profile_report(replace(found, copy_bandwidth=None), MANIFEST)
-    assert "a large copy did not fit into the memory of the device" in unknown
+    unknown = profile_report(replace(found, read_bandwidth=None), MANIFEST)
+    assert "a large read did not fit into the memory of the device" in unknown
     assert "25.0%" not in unknown
 
 

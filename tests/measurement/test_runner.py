@@ -11,7 +11,7 @@ from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine import pass_timing as pass_clock
 from cllm_bench.engine.pass_timing import TURN
 from cllm_bench.engine.passes import parse_shape
-from cllm_bench.machine import roofline
+from cllm_bench.machine import cache_flush, roofline
 from cllm_bench.measurement import executor as answering
 from cllm_bench.measurement import plan as plan_module
 from cllm_bench.measurement import runner
@@ -153,7 +153,7 @@ def refuse_memory(*_, **__):
 
 def test_without_room_for_passes_alone_a_run_still_ends(monkeypatch, tmp_path, command):
     monkeypatch.setattr(pass_clock, "time_passes", refuse_memory)
-    monkeypatch.setattr(roofline, "copy_bandwidth", lambda _: None)
+    monkeypatch.setattr(roofline, "bandwidth", lambda _: None)
     asked = ["--method", "jacobi", "--data", tmp_path, "--limit", 2, "--repeats", 1]
     assert cli(monkeypatch, *command, *asked, "--output", tmp_path / "out") == 0
     found = summaries(tmp_path / "out")["jacobi"]
@@ -162,3 +162,16 @@ def test_without_room_for_passes_alone_a_run_still_ends(monkeypatch, tmp_path, c
     assert found["speedup"] > 0
     assert "jacobi" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert ResultFolder.read(tmp_path / "out").pass_times == []
+
+
+def test_caches_are_emptied_where_that_is_asked_for(monkeypatch, tmp_path, command):
+    monkeypatch.setattr(cache_flush, "LEAST_BYTES", 4096)
+    monkeypatch.setattr(cache_flush, "last_level_bytes", lambda _: 0)
+    asked = ["--method", "jacobi", "--data", tmp_path, "--limit", 1, "--repeats", 1]
+    asked += ["--flush-caches", "--output", tmp_path / "out"]
+    assert cli(monkeypatch, *command, *asked) == 0
+    stored = ResultFolder.read(tmp_path / "out").manifest
+    assert stored.flushed_bytes == 4096
+    assert stored.configuration["flush_caches"] is True
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "caches emptied before each timed reply" in table

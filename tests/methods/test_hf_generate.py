@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,16 +11,21 @@ from greedy_decoding import decode, share
 from noisy_families import drawn, noisy
 from random_models import tiny_model
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, CompileConfig, GenerationConfig
 
 from cllm_bench.contracts import Sampling
+from cllm_bench.decoding.loop import generate
 from cllm_bench.decoding.sampling import probabilities
+from cllm_bench.engine import loading
 from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import ModelFamily
 from cllm_bench.engine.family_file import FamilyDescription
 from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError
-from cllm_bench_methods.ar import Autoregressive
+from cllm_bench.measurement import executor
+from cllm_bench_methods.ar import Autoregressive, AutoregressiveDecoder
 from cllm_bench_methods.hf_generate import HfAssisted, HfDecoder, HfGenerate
 
 LIMIT = 12
@@ -80,6 +86,76 @@ def test_generate_is_exact_one_token_a_pass(family, prompts, expected):
         assert found.finish == "length"
 
 
+def test_a_static_cache_gives_the_same_tokens(family, prompts, expected):
+    """Prompts of any order, so that the cache grows; and limits beneath what it holds."""
+    decoder = HfGenerate(cache="static").bind(family)
+    for index, (prompt, tokens) in enumerate(zip(prompts, expected, strict=True)):
+        limit = LIMIT - index % 3
+        found = decode(decoder, prompt, limit)
+        assert found.token_ids == tokens[:limit]
+        assert found.accept_lengths == (1,) * (limit - 1)
+        assert found.finish == "length"
+
+
+def test_a_static_cache_is_compiled_once(prompts, monkeypatch):
+    """The library compiles on no CPU unless it is told to; here each compilation is counted."""
+    compiled = []
+
+    def count(module, _inputs, **_):
+        compiled.append(module)
+        return module.forward
+
+    config = CompileConfig(backend=count, mode=None)
+    config._compile_all_devices = True
+    settings = HfDecoder._settings
+
+    def compiling(self, *asked):
+        found = settings(self, *asked)
+        found.compile_config = config
+        return found
+
+    monkeypatch.setattr(HfDecoder, "_settings", compiling)
+    model = tiny_model("llama")
+    model.generation_config = GenerationConfig()
+    replies = [decode(AutoregressiveDecoder(Session(model)), each, LIMIT) for each in prompts[-4:]]
+    first = HfDecoder(model, cache="static")
+    begun = generate(  # the longest one, as a run begins every reply before it is timed
+        first,
+        max(prompts, key=len),
+        sampling=Sampling(),
+        max_new_tokens=LIMIT,
+        stop_ids=(),
+        clock=Clock(),
+        ends=lambda reply: len(reply) == 2,
+    )
+    assert len(begun.token_ids) == 2
+    before = len(compiled)
+    assert before > 0
+    for decoder in (first, HfDecoder(model, cache="static")):  # bound anew
+        for prompt, reply in zip(prompts[-4:], replies, strict=True):
+            assert decode(decoder, prompt, LIMIT).token_ids == reply.token_ids
+    assert len(compiled) == before
+
+
+def test_rows_share_weights_and_nothing_else(family, prompts, expected):
+    """Bound and run in any order, rows of the library leave nothing behind for others."""
+    shared = family.library_model("target")
+    before = dict(vars(shared)), shared.generation_config.to_dict()
+    decoders = [
+        HfAssisted(k=3, draft="target").bind(family),
+        HfAssisted(k=1, draft="target").bind(family),
+        HfGenerate().bind(family),
+    ]
+    for prompt, tokens in list(zip(prompts, expected, strict=True))[:3]:
+        three, one, plain = (decode(decoder, prompt, LIMIT) for decoder in decoders)
+        assert three.token_ids == one.token_ids == plain.token_ids == tokens
+        assert max(three.drafted) == 3
+        assert max(one.drafted) == 1
+        assert max(plain.drafted) == 0
+    assert (dict(vars(shared)), shared.generation_config.to_dict()) == before
+    assert not shared._forward_pre_hooks
+
+
 @pytest.mark.parametrize(("draft", "k"), [("target", 4), ("draft", 3), ("poor", 1)])
 def test_assisted_is_exact_at_a_fixed_k(family, prompts, expected, draft, k):
     decoder = HfAssisted(k=k, draft=draft).bind(family)
@@ -112,18 +188,13 @@ def tiny_pair():
     target = tiny_model("llama", vocab_size=6, initializer_range=0.35)
     draft = noisy(target)
     target.generation_config = GenerationConfig()
-    draft.generation_config = GenerationConfig(
-        num_assistant_tokens=2,
-        num_assistant_tokens_schedule="constant",
-        assistant_confidence_threshold=0.0,
-    )
     return target, draft
 
 
 @pytest.mark.parametrize("assisted", [False, True])
 def test_draws_have_the_model_s_distribution(assisted):
     target, draft = tiny_pair()
-    decoder = HfDecoder(target, draft if assisted else None)
+    decoder = HfDecoder(target, draft if assisted else None, k=2)
     prompt = torch.tensor([1, 2, 3])
     draws, replies = 300, []
     for seed in range(draws):
@@ -176,10 +247,25 @@ def test_unequal_vocabularies_are_refused(tmp_path):
 
 
 def test_as_a_run(monkeypatch, tmp_path, command):
+    """Bound anew in every second round, the rows load each checkpoint once."""
+    loaded = []
+    load = loading.load_library_model
+
+    def counted(checkpoint, runtime):
+        loaded.append(Path(checkpoint.location).name)
+        return load(checkpoint, runtime)
+
+    monkeypatch.setattr(loading, "load_library_model", counted)
+    monkeypatch.setattr(executor, "ROUNDS_TO_A_BINDING", 2)
+    bound, bind = [], HfGenerate.bind
+    monkeypatch.setattr(HfGenerate, "bind", lambda *asked: bound.append(1) or bind(*asked))
     out = tmp_path / "out"
-    methods = ["--method", "hf_generate", "--method", "hf_assisted:draft=other,k=2"]
+    own = ["hf_generate", "hf_generate:cache=static", "hf_assisted:k=2,draft=other"]
+    methods = [word for each in own for word in ("--method", each)]
     asked = [*command, *methods, "--data", tmp_path, "--repeats", 1, "--output", out]
     assert cli(monkeypatch, *asked) == 0
     found = {row["method"]: row for row in rows(out)}
-    assert set(found) == {"ar", "hf_generate", "hf_assisted:k=2,draft=other"}
+    assert set(found) == {"ar", *own}
     assert all(row["verdict"] == "exact" for row in rows(out) if row["method"] != "ar")
+    assert len(bound) > 4
+    assert sorted(loaded) == ["other", "target"]

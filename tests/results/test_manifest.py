@@ -9,7 +9,7 @@ from synthetic import cell, manifest, task
 from cllm_bench.contracts import Sampling
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.machine.environment import GitState
-from cllm_bench.results.manifest import AblationManifest, Manifest
+from cllm_bench.results.manifest import AblationManifest, CheckpointEntry, Manifest
 from cllm_bench.results.schema import parse
 
 
@@ -21,7 +21,10 @@ def stored(**changes: Any) -> dict[str, Any]:
 def early() -> dict[str, Any]:
     """Return a manifest as the first run that is stored under results/reference has it."""
     found = stored(git="abcdef0123456789")
-    for name in ("schema", "sampling", "sandbox", "copy_bandwidth"):
+    for name in (
+        *("schema", "sampling", "sandbox", "checkpoints"),
+        *("copy_bandwidth", "read_bandwidth", "flushed_bytes"),
+    ):
         del found[name]
     later = {
         "cells": ("again", "weight_bytes", "cache_bytes_per_token", "extra_parameters"),
@@ -42,6 +45,9 @@ def test_a_manifest_reads_back() -> None:
         sampling=Sampling(0.7, 0.9),
         sandbox={"holds": ["files"], "missing": {}},
         copy_bandwidth=1e10,
+        checkpoints={"target": CheckpointEntry(layers=2, fused_layers=1, window=96)},
+        read_bandwidth=1.2e10,
+        flushed_bytes=2**28,
     )
     assert parse(Manifest, json.loads(json.dumps(whole.to_json()))) == whole
 
@@ -51,7 +57,9 @@ def test_what_early_manifests_do_not_say() -> None:
     assert found.schema == 1
     assert found.git == GitState("abcdef0123456789")
     assert found.sampling == Sampling()
-    assert found.copy_bandwidth is found.sandbox is None
+    assert found.copy_bandwidth is found.read_bandwidth is found.roof is found.sandbox is None
+    assert found.flushed_bytes == 0
+    assert found.checkpoints == {}
     (first, _), (only,) = found.cells, found.tasks
     assert first.weight_bytes is first.cache_bytes_per_token is first.extra_parameters is None
     assert not first.again

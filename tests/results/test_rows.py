@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,12 +61,14 @@ def test_rows_of_earlier_versions() -> None:
     found = parse(Row, EARLY)
     assert (found.prefill_tokens, found.decoded_tokens) == (1, 3)
     assert (found.pass_shapes, found.foreign_load, found.slowed) == ({}, None, ())
+    assert found.device_seconds is found.sm_clock_mhz is found.throttled is None
     assert found.token_ids == (376, 679, 365, 1)
     assert parse(Row, EARLY_FAILURE).prefill_tokens == 0
 
 
 def test_rows_read_back_as_they_were_written() -> None:
     whole = row("jacobi", "q", 0.1, pass_shapes={"4 target": 2}, foreign_load=0.5, slowed=("x",))
+    whole = replace(whole, device_seconds=1.4, sm_clock_mhz=1980, throttled={"power cap": 0.2})
     assert parse(Row, json.loads(json.dumps(whole.to_json()))) == whole
     assert list(whole.to_json()) == list(Row.__dataclass_fields__)
 

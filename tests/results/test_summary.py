@@ -11,7 +11,10 @@ from cllm_bench.errors import UserError
 from cllm_bench.report.summary import summarise
 from cllm_bench.results.summary import Summary, read_summaries
 
-LATER = ("schema", "extra_parameters", "bandwidth_share", "foreign_load", "slowed", "judge")
+LATER = (
+    *("schema", "extra_parameters", "bandwidth_share", "foreign_load", "slowed", "judge"),
+    *("throttled", "sm_clock_mhz", "clock_difference"),
+)
 
 
 def found() -> list[Summary]:
@@ -39,6 +42,7 @@ def test_early_summaries(tmp_path: Path) -> None:
     ]
     first = read_summaries(write(tmp_path, objects))[0]
     assert (first.schema, first.extra_parameters, first.slowed, first.judge) == (1, None, {}, None)
+    assert first.throttled is first.sm_clock_mhz is first.clock_difference is None
     assert first.score == 1.0
 
 
