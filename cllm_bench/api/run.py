@@ -202,8 +202,8 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
         options.seed,
         sampling,
         sandbox,
-        flush_caches=options.flush_caches,
         phased=options.phases,
+        flush_caches=options.flush_caches,
     )
 
 

@@ -46,7 +46,6 @@ def profile_command(options: ProfileOptions) -> None:
         **vars(environment(runtime.device)),
         runtime=runtime,
         engines=dict(family.engines),
-        quantised=family.quantised().get(options.checkpoint),
     )
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from cllm_bench.engine.checkpoint import Quantisation
     from cllm_bench.engine.cuda_graphs import Captures
-    from cllm_bench.engine.quantisation import Quantisation
     from cllm_bench.engine.session import Session
 
 
@@ -283,29 +283,28 @@ class ModelFamily:
 
     def parameters(self, role: str) -> int:
         """Return the number of parameters of a role, tied ones once, quantised ones unpacked."""
+        from cllm_bench.engine.checkpoint import is_quantised
         from cllm_bench.engine.memory import skeleton
-        from cllm_bench.engine.quantisation import is_quantised
 
         model = self.model(role)
         if is_quantised(model):  # several in one number, or in tensors that are no parameters
             model = skeleton(model.config, model.dtype)
         return sum(parameter.numel() for parameter in model.parameters())
 
-    def quantised(self) -> dict[str, Quantisation]:
-        """Return what the roles with quantised weights are run as, of those that are loaded."""
+    def quantised(self, role: str) -> Quantisation | None:
+        """Return what a role with quantised weights is run as; None where they are ordinary."""
+        from cllm_bench.engine.checkpoint import Quantisation, declared_kind
         from cllm_bench.engine.loading import load_config
         from cllm_bench.engine.memory import skeleton
-        from cllm_bench.engine.quantisation import Quantisation, declared_kind
         from cllm_bench.machine.roofline import weight_bytes
 
-        found = {}
-        for role, model in self._models.items():
-            kind = declared_kind(load_config(self.checkpoint(role)))
-            if kind is not None:
-                plain = weight_bytes(skeleton(model.config, model.dtype))
-                name = str(model.dtype).removeprefix("torch.")
-                found[role] = Quantisation(kind, name, expanded=weight_bytes(model) >= plain)
-        return found
+        kind = declared_kind(load_config(self.checkpoint(role)))
+        if kind is None:
+            return None
+        model = self.model(role)
+        plain = weight_bytes(skeleton(model.config, model.dtype))
+        dtype = str(model.dtype).removeprefix("torch.")
+        return Quantisation(kind, dtype, expanded=weight_bytes(model) >= plain)
 
 
 def find_family(

@@ -24,11 +24,15 @@ from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from cllm_bench.core.files import reading
 from cllm_bench.engine import attention
-from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.checkpoint import (
+    Checkpoint,
+    declared_kind,
+    is_quantised,
+    refuse_unknown_kind,
+)
 from cllm_bench.engine.fusion import fuse
 from cllm_bench.engine.memory import placement, refuse_offload
 from cllm_bench.engine.positions import attention_window, forgetful_layers
-from cllm_bench.engine.quantisation import declared_kind, is_quantised, refuse_unknown_kind
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import UserError

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import cached_file
 
-from cllm_bench.engine.checkpoint import Checkpoint
-from cllm_bench.engine.quantisation import declared_kind, is_expanded
+from cllm_bench.engine.checkpoint import Checkpoint, declared_kind, is_expanded
+from cllm_bench.engine.positions import positions
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.engine.session import INITIAL_CAPACITY
 from cllm_bench.errors import UserError
@@ -87,7 +87,7 @@ def model_footprint(config: PreTrainedConfig, dtype: torch.dtype) -> Footprint:
         ),
         cache_per_token=cache_bytes(model),
         logits_per_row=text.vocab_size * (dtype.itemsize + torch.float32.itemsize),
-        positions=getattr(text, "max_position_embeddings", None),
+        positions=positions(config),
     )
 
 

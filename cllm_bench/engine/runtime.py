@@ -69,7 +69,7 @@ class Runtime:
         if dtype == "auto":
             dtype = "float32" if device == "cpu" else "bfloat16"
         engine = self.engine
-        if engine == "auto" and not device.startswith("cuda"):
+        if engine == "auto" and (not device.startswith("cuda") or self.device_map != "none"):
             engine = "eager"
         if engine != "eager" and not device.startswith("cuda"):
             raise UserError(
@@ -77,7 +77,7 @@ class Runtime:
                 "use --engine eager"
             )
         if self.device_map != "none":
-            _check_device_map(self.device_map, device, self.engine)
+            _check_device_map(self.device_map, device, engine)
         if self.threads < 0:
             raise UserError(f"threads must be 0 or more, not {self.threads}")
         threads = self.threads or max(1, cores() // processes_here())

@@ -112,8 +112,9 @@ class Session:
         self._passes = passes or PassLog()
         self.device = model.device
         self._positions_known = positions(model.config)
-        layers = model.config.get_text_config().num_hidden_layers
-        self._cache = PreallocatedCache(layers, capacity, spread=is_spread(model))
+        self._cache = PreallocatedCache(
+            model.config.get_text_config().num_hidden_layers, capacity, spread=is_spread(model)
+        )
         self._pass_cache = {cache_argument(model): self._cache}
         self._masks = _Masks(model.device, model.dtype)
         self._lower_right = knows_lower_right(model)

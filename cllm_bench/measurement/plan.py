@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from cllm_bench.contracts import (
     ChatTask,
@@ -27,7 +27,6 @@ from cllm_bench.core.sample_ids import draw_ids, question_of
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.core.settings import as_dict, label
 from cllm_bench.engine.family import ModelFamily
-from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import code_hash, code_place, environment, machine, versions
 from cllm_bench.measurement.method_specs import MethodSpec
@@ -35,9 +34,6 @@ from cllm_bench.measurement.phases import split_into_phases
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
 from cllm_bench.results.manifest import CheckpointEntry, Manifest, MethodEntry, TaskEntry
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50
@@ -97,13 +93,11 @@ class WeightFacts:
 
     Attributes:
         cells: The entry of each method, by its label.
-        checkpoints: How each role's weights are run.
-        quantised: What the roles with quantised weights are run as.
+        checkpoints: The entry of each role that sessions run.
     """
 
     cells: dict[str, MethodEntry] = field(default_factory=dict)
     checkpoints: dict[str, CheckpointEntry] = field(default_factory=dict)
-    quantised: dict[str, Quantisation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -249,7 +243,6 @@ class RunPlan:
             read_bandwidth=measured and measured.read,
             flushed_bytes=flushed_bytes,
             checkpoints=weights.checkpoints,
-            quantised=weights.quantised,
             cells=tuple(weights.cells[spec.label] for spec in self.specs),
             tasks=tuple(
                 _describe_task(plan, {spec.label: plan.replies(spec) for spec in self.specs})
@@ -269,8 +262,19 @@ class RunPlan:
                 spec.label: self._describe(spec, phase, extra_parameters.get(spec.label, 0))
                 for spec in self.phases[phase]
             },
-            {role: _describe_checkpoint(model) for role, model in self.family.loaded.items()},
-            self.family.quantised(),
+            {role: self._describe_checkpoint(role) for role in self.family.loaded},
+        )
+
+    def _describe_checkpoint(self, role: str) -> CheckpointEntry:
+        from cllm_bench.engine.fused_layers import fused_layers_of
+        from cllm_bench.engine.positions import attention_window
+
+        model = self.family.model(role)
+        return CheckpointEntry(
+            layers=int(model.config.get_text_config().num_hidden_layers),
+            fused_layers=len(fused_layers_of(model)),
+            window=attention_window(model.config),
+            quantised=self.family.quantised(role),
         )
 
     def _describe(self, spec: MethodSpec, phase: int, extra_parameters: int) -> MethodEntry:
@@ -291,17 +295,6 @@ class RunPlan:
             cache_bytes_per_token=cache_bytes(model),
             extra_parameters=extra_parameters,
         )
-
-
-def _describe_checkpoint(model: PreTrainedModel) -> CheckpointEntry:
-    from cllm_bench.engine.fused_layers import fused_layers_of
-    from cllm_bench.engine.positions import attention_window
-
-    return CheckpointEntry(
-        layers=int(model.config.get_text_config().num_hidden_layers),
-        fused_layers=len(fused_layers_of(model)),
-        window=attention_window(model.config),
-    )
 
 
 def _text_digest(plan: TaskPlan) -> str | None:

@@ -83,6 +83,7 @@ def measure(
         measured and measured.read,
         layers=int(model.config.get_text_config().num_hidden_layers),
         fused_layers=len(fused_layers_of(model)),
+        quantised=family.quantised(role),
     )
 
 

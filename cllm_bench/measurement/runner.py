@@ -100,7 +100,6 @@ class Runner:
             own = self._plan.describe_weights(phase, self._executor.extra_parameters())
             found.cells |= own.cells
             found.checkpoints |= own.checkpoints
-            found.quantised |= own.quantised
         return found
 
     def _run_phase(self, phase: int, rounds: Sequence[Round]) -> None:

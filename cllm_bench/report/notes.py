@@ -369,6 +369,21 @@ def _conditions(manifest: Manifest) -> list[str]:
     ]
 
 
+def _order(manifest: Manifest) -> str:
+    phases = 1 + max(cell.phase for cell in manifest.cells)
+    if phases == 1:
+        return "methods in balanced order"
+    return (
+        f"measured in {phases} phases, one set of checkpoints at a time, the methods of a phase in "
+        "balanced order"
+    )
+
+
+def _quantised(manifest: Manifest) -> str:
+    kinds = ", ".join(f"{role} {found.kind}" for role, found in manifest.quantised.items())
+    return f" ({kinds})" if kinds else ""
+
+
 def engines(chosen: Mapping[str, EngineChoice]) -> Iterator[str]:
     """Say which engine was found the fastest for which role, and by what."""
     for role, choice in chosen.items():
@@ -392,21 +407,6 @@ def _layers(manifest: Manifest) -> Iterator[str]:
     windows = ", ".join(f"{role} {e.window:,}" for role, e in found.items() if e.window)
     ends = f"; attention windows, which no sequence leaves: {windows} tokens" if windows else ""
     yield f"fused layers: {fused}{ends}"
-
-
-def _order(manifest: Manifest) -> str:
-    phases = 1 + max(cell.phase for cell in manifest.cells)
-    if phases == 1:
-        return "methods in balanced order"
-    return (
-        f"measured in {phases} phases, one set of checkpoints at a time, the methods of a phase in "
-        "balanced order"
-    )
-
-
-def _quantised(manifest: Manifest) -> str:
-    kinds = ", ".join(f"{role} {found.kind}" for role, found in manifest.quantised.items())
-    return f" ({kinds})" if kinds else ""
 
 
 def _sampling(manifest: Manifest) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
-from cllm_bench.engine.quantisation import Quantisation
+from cllm_bench.engine.checkpoint import Quantisation
 from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
@@ -39,6 +39,7 @@ class Profile:
         read_bandwidth: Bytes a second of a large read; None where there was no room for one.
         layers: Decoder layers; None in earlier versions.
         fused_layers: Those that run as fewer and larger operations; None in earlier versions.
+        quantised: What the weights are run as, where the checkpoint holds quantised ones.
     """
 
     model: str
@@ -54,6 +55,7 @@ class Profile:
     read_bandwidth: float | None
     layers: int | None = None
     fused_layers: int | None = None
+    quantised: Quantisation | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
@@ -78,12 +80,10 @@ class ProfileManifest(Environment):
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
         engines: The engine of the role's passes, and how it was found.
-        quantised: What the weights are run as, where they are quantised.
     """
 
     runtime: Runtime
     engines: Mapping[str, EngineChoice] = field(default_factory=dict)
-    quantised: Quantisation | None = None
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -182,8 +182,6 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
     machine, runtime = manifest.machine, manifest.runtime
-    found = manifest.quantised
-    weights = "" if found is None else f"; quantised weights {found.kind}, states {found.dtype}"
     versions = ", ".join(f"{k} {manifest.versions[k]}" for k in ("torch", "transformers"))
     return "\n".join(
         [
@@ -191,8 +189,7 @@ def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
             + ", ".join(
                 f"{name} {getattr(runtime, name)}"
                 for name in ("dtype", "attention", "engine", "threads")
-            )
-            + weights,
+            ),
             *(f"- {line}" for line in engines(manifest.engines)),
             *_layers(profile),
             f"- {versions}; {manifest.created}",
@@ -203,4 +200,8 @@ def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
 def _layers(profile: Profile) -> list[str]:
     if profile.layers is None:
         return []
-    return [f"- fused layers: {profile.role} {profile.fused_layers} of {profile.layers}"]
+    found = [f"- fused layers: {profile.role} {profile.fused_layers} of {profile.layers}"]
+    weights = profile.quantised
+    if weights is not None:
+        found.append(f"- quantised weights: {profile.role} {weights.kind}, states {weights.dtype}")
+    return found

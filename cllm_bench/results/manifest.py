@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
-from cllm_bench.engine.quantisation import Quantisation
+from cllm_bench.engine.checkpoint import Quantisation
 from cllm_bench.engine.runtime import EngineChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.results.schema import to_json
@@ -60,11 +60,14 @@ class CheckpointEntry:
             has them.
         window: Tokens that the layers with the shortest attention window see, and the most that a
             sequence of the run may have; null where all layers see every token.
+        quantised: What the weights are run as, where the checkpoint holds quantised ones; else
+            null.
     """
 
     layers: int
     fused_layers: int
     window: int | None = None
+    quantised: Quantisation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +169,6 @@ class Manifest(_Stored):
             shares are of the copy's.
         flushed_bytes: Bytes that were overwritten before each timed reply, so that no method found
             weights in the caches; 0 without `--flush-caches`.
-        quantised: What the roles with quantised weights are run as; empty in earlier versions.
         cells: The methods, the baseline first.
         tasks: The tasks, in the order in which they were asked.
     """
@@ -183,7 +185,6 @@ class Manifest(_Stored):
     checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
     read_bandwidth: float | None = None
     flushed_bytes: int = 0
-    quantised: Mapping[str, Quantisation] = field(default_factory=dict)
     cells: tuple[MethodEntry, ...]
     tasks: tuple[TaskEntry, ...]
 
@@ -193,6 +194,12 @@ class Manifest(_Stored):
         if self.read_bandwidth:
             return Roof("read", self.read_bandwidth)
         return Roof("copy", self.copy_bandwidth) if self.copy_bandwidth else None
+
+    @property
+    def quantised(self) -> dict[str, Quantisation]:
+        """What the roles with quantised weights are run as."""
+        found = {role: entry.quantised for role, entry in self.checkpoints.items()}
+        return {role: quantised for role, quantised in found.items() if quantised is not None}
 
     def cell(self, method: str) -> MethodEntry | None:
         """Return the method with a label, if the run has it."""

@@ -99,6 +99,7 @@ def test_the_clock_waits_for_every_device(monkeypatch):
     waited = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: None)
     assert device_clock(*GPUS.devices).seconds() > 0
     assert waited == ["cuda:0", "cuda:1", "cuda:2"]
 

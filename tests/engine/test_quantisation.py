@@ -8,12 +8,11 @@ from families import cli, rows, write_checkpoint, write_task
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
-from cllm_bench.engine.checkpoint import Checkpoint
+from cllm_bench.engine.checkpoint import Checkpoint, Quantisation, declared_kind
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.fused_layers import fused_layers_of
 from cllm_bench.engine.loading import load_model, load_weights
 from cllm_bench.engine.memory import footprint
-from cllm_bench.engine.quantisation import Quantisation, declared_kind
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.machine.roofline import weight_bytes
@@ -134,7 +133,7 @@ def write_quantised(folder, settings):
 def check_quantised(plain, family, kind, *, share):
     """Weights stay quantised, are counted as they are stored, and a session runs on them."""
     model = family.model("target")
-    assert family.quantised() == {"target": Quantisation(kind, "bfloat16")}
+    assert family.quantised("target") == Quantisation(kind, "bfloat16")
     assert family.parameters("target") == plain.parameters("target")
     assert not fused_layers_of(model)
     whole = weight_bytes(plain.model("target")) / 2  # in bfloat16
@@ -213,7 +212,7 @@ def test_layers_whose_weights_are_integers_are_not_fused(tmp_path):
     checkpoint = write_int8(tmp_path / "one")
     family = find_family(checkpoint.location, runtime=CPU)
     assert not fused_layers_of(family.model("target"))
-    assert family.quantised() == {"target": Quantisation("ct-8bit", "float32", expanded=True)}
+    assert family.quantised("target") == Quantisation("ct-8bit", "float32", expanded=True)
     ids = torch.tensor([1, 2, 3, 4])
     with torch.inference_mode():
         expected = load_weights(checkpoint, CPU).eval()(input_ids=ids[None]).logits[0, -1]

@@ -116,12 +116,12 @@ def test_a_library_is_asked_for_the_whole_reply_whenever_it_begins_one():
     library = Library()
     cell = SimpleNamespace(label="library", method=SimpleNamespace(bind=lambda _: library))
     family = SimpleNamespace(
-        runtime=SimpleNamespace(device="cpu", engine="eager"),
+        runtime=Runtime("cpu", "float32"),
         stop_ids={STOP},
         take_passes=dict,
         captures=SimpleNamespace(count=0),
     )
-    answering = Executor(SimpleNamespace(specs=[cell], family=family), Clock())
+    answering = Executor(SimpleNamespace(phases=([cell],), family=family), Clock())
     assert answering.ask(cell, Prompt(PROMPT, Sampling(), 9, None)).generation is not None
     assert library.settled == [2, 9]
     ended = answering.ask(cell, Prompt(PROMPT, Sampling(), 9, lambda reply: len(reply) == 1))
@@ -195,9 +195,10 @@ def test_caches_are_emptied_between_the_untimed_beginning_and_the_reply(tiny, fl
 
             return logged
 
-    plan = SimpleNamespace(specs=[SimpleNamespace(label="ar", method=Method())], family=family)
+    specs = [SimpleNamespace(label="ar", method=Method())]
+    plan = SimpleNamespace(phases=(specs,), family=family)
     flush = (lambda: log.append("flush")) if flushes else None
     executor = Executor(plan, Clock(), flush)
     prompt = Prompt(torch.tensor([1, 2, 3]), Sampling(), 8, None)
-    assert executor.ask(plan.specs[0], prompt).generation is not None
+    assert executor.ask(plan.phases[0][0], prompt).generation is not None
     assert log == (["reply", "flush", "reply"] if flushes else ["reply", "reply"])

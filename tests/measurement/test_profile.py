@@ -7,8 +7,8 @@ import pytest
 from families import cli
 
 from cllm_bench.core.schema_version import SCHEMA
+from cllm_bench.engine.checkpoint import Quantisation
 from cllm_bench.engine.family import find_family
-from cllm_bench.engine.quantisation import Quantisation
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import Machine
@@ -70,8 +70,8 @@ def test_the_report_by_hand():
     assert ["4", "1.00×", "1.50×", "2.00×", "–", "–", "2.00"] in lines
     assert ["100", "10", "10,000", "25.0%"] in lines
     assert "a large read moves 0.002 GB/s here, and a large copy 0.001 GB/s" in text
-    quantised = replace(MANIFEST, quantised=Quantisation("gptq-4bit", "float16"))
-    assert "; quantised weights gptq-4bit" in profile_report(found, quantised)
+    quantised = replace(found, layers=2, quantised=Quantisation("gptq-4bit", "float16"))
+    assert "quantised weights: target gptq-4bit" in profile_report(quantised, MANIFEST)
     assert "quantised" not in text
     unknown = profile_report(replace(found, read_bandwidth=None), MANIFEST)
     assert "a large read did not fit into the memory of the device" in unknown
