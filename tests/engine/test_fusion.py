@@ -1,8 +1,11 @@
+import gc
+
 import pytest
 import torch
 from random_models import FURTHER, KINDS, UNFUSED, tiny_model
 from torch import nn
 
+from cllm_bench.engine import fused_layers
 from cllm_bench.engine.attention import register
 from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.fused_body import LeanBody, fuse_body
@@ -277,3 +280,13 @@ def test_weights_loaded_for_training_are_left_alone(tmp_path):
     assert type(plain.model.norm).__name__ == "LlamaRMSNorm"
     assert isinstance(fused.model.norm, nn.RMSNorm)
     assert "weight" not in plain.model.norm.__dict__
+
+
+def test_a_released_model_s_compiled_functions_lend_their_name_to_no_other(monkeypatch):
+    """By that name torch notes which sizes vary: in a run in phases, models come and go."""
+    numbers = []
+    monkeypatch.setattr(fused_layers, "_compiled", lambda _, number: numbers.append(number))
+    for seed in range(2):
+        fused_layers._compiled_parts(tiny_model("llama", seed=seed))
+        gc.collect()
+    assert len(set(numbers)) == 2
