@@ -79,7 +79,6 @@ _CACHES = ("cache", "past_key_values", "layer_past")
 # Arguments of layers that say nothing to a kernel.
 _UNUSED = ("position_ids", "use_cache", "encoder_hidden_states", "encoder_attention_mask")
 
-_ROWS = (1, 2, 16)
 # Of the largest value that a layer adds, for a difference: norms compute in float32.
 _TOLERANCE = 1e-4
 _WIDTH = 6.0  # of what a product of normed states gives, in standard deviations: see `_Trial`
@@ -547,13 +546,14 @@ def _normed(states: Tensor, norm: _Norm | None) -> Tensor:
 
 
 def _norm_heads(
-    mixed: Tensor,  # (B, T, heads · head size), queries before keys
+    mixed: Tensor,  # (B, T, heads · head size), of queries and behind them of keys
     using: _Before,
 ) -> Tensor:
-    """Return queries and keys, normed: (B, T, heads · head size)."""
+    """Return queries and keys, normed, in the same shape."""
     turning, (queries, keys) = using.queries * using.head, using.norms
     (formula, (shape, *first)), (other, (other_shape, *second)) = queries, keys
-    if formula is other and formula in BROADCAST and shape == other_shape:
+    alike = (formula, shape, first[1:]) == (other, other_shape, second[1:])
+    if alike and formula in BROADCAST:
         # One norm of both, in groups of one size, each with the weight of its kind.
         groups = _grouped(mixed, *shape)
         counts = (turning // groups.shape[-1], (mixed.shape[-1] - turning) // groups.shape[-1])
