@@ -453,14 +453,14 @@ def compiled_layers(model: PreTrainedModel) -> Iterator[None]:
 
 def _compiled_parts(model: PreTrainedModel) -> Parts:
     if model not in _COMPILED:
-        number = next(_NUMBERS)
+        number = next(_COUNTER)
         functions = (_before_attention, _behind_attention, _mixed)
         _COMPILED[model] = Parts(*(_compiled(each, number) for each in functions))
     return _COMPILED[model]
 
 
 _COMPILED: WeakKeyDictionary[PreTrainedModel, Parts] = WeakKeyDictionary()
-_NUMBERS = itertools.count()  # never given twice: a run in phases releases models
+_COUNTER = itertools.count()  # never given twice: a run in phases releases models
 # So that products of one row, which read each weight once, are generated too: the library's are
 # made for many rows.
 _COMPILING: Mapping[str, Any] = {"options": {"coordinate_descent_tuning": True}}
