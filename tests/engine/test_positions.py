@@ -127,7 +127,7 @@ def sliding(tmp_path_factory):
 
 
 def test_a_run_within_the_window_says_so(sliding, tmp_path, monkeypatch):
-    monkeypatch.setattr(roofline, "copy_bandwidth", lambda _: None)
+    monkeypatch.setattr(roofline, "bandwidth", lambda _: None)
     model, plugin = sliding
     out = tmp_path / "out"
     methods = ["--method", "hf_generate", "--no-noise-floor"]
@@ -135,7 +135,9 @@ def test_a_run_within_the_window_says_so(sliding, tmp_path, monkeypatch):
     arguments = ["run", "--model", model, "--plugin", plugin, "--task", TASK, *methods, *few]
     assert cli(monkeypatch, *arguments) == 0
     stored = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert stored["checkpoints"] == {"target": {"layers": 2, "fused_layers": 2, "window": WINDOW}}
+    assert stored["checkpoints"] == {
+        "target": {"layers": 2, "fused_layers": 2, "window": WINDOW, "quantised": None}
+    }
     text = (out / "table.md").read_text(encoding="utf-8")
     assert "fused layers: target 2 of 2; " in text
     assert f"attention windows, which no sequence leaves: target {WINDOW} tokens" in text
