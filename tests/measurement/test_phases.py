@@ -64,7 +64,7 @@ class Loaded:
 
 def command(out, *more):
     asked = [flag for method in METHODS for flag in ("--method", method)]
-    common = ["--task", "spider", "--limit", 2, "--repeats", 1, "--threads", 1, "--device", "cpu"]
+    common = ["--task", "spider", "--limit", 1, "--repeats", 1, "--threads", 1, "--device", "cpu"]
     return ["run", "--model", "mini", *asked, *common, *more, "--output", out]
 
 
