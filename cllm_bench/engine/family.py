@@ -160,7 +160,7 @@ class ModelFamily:
         """Return a new session on a role's weights.
 
         Raises:
-            UserError: As for `model`, or the engine is to fuse layers, and it can fuse none.
+            UserError: As for `model`, or the engine that is named cannot run it.
         """
         return self._open(role, self.engine(role).engine)
 
@@ -195,7 +195,7 @@ class ModelFamily:
         compiled = engine == "compiled"
         if compiled and not fused_layers_of(model):
             raise UserError(
-                f"--engine compiled fuses layers of the Llama kind, and '{role}' "
+                f"--engine compiled compiles fused layers, and '{role}' "
                 f"('{self.checkpoint(role).location}') has none; use --engine graph"
             )
         return GraphSession(model, self.captures, role=role, passes=self._passes, compiled=compiled)
