@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # that a kernel's start does not count; on a CPU it would take as long as a small run's warm-up.
 _SIZES = {"cpu": (2**29,), "cuda": (2**31, 2**30, 2**29)}
 _COLUMNS = 4096  # of the matrix: the width of a 7B model
-_REPEATS = 5
+_REPEATS = 3
 
 
 class Bandwidth(NamedTuple):
