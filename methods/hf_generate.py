@@ -48,7 +48,7 @@ class HfGenerate:
 
     def bind(self, family: ModelFamily) -> HfDecoder:
         """Load the weights, where no row has loaded them."""
-        return HfDecoder(family.library_model(self.checkpoint), cache=self.cache)
+        return HfDecoder(family.plain_model(self.checkpoint), cache=self.cache)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class HfAssisted:
                 f"hf_assisted: '{self.draft}' has {sizes[0]} token ids and '{self.checkpoint}' "
                 f"{sizes[1]}, and transformers' loop takes equal ones only; use 'speculative'"
             )
-        draft = family.library_model(self.draft)
-        return HfDecoder(family.library_model(self.checkpoint), draft, self.k)
+        draft = family.plain_model(self.draft)
+        return HfDecoder(family.plain_model(self.checkpoint), draft, self.k)
 
 
 class HfDecoder:

@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -360,7 +361,7 @@ class _Recording:
     shapes: list[tuple[int, bool]] = field(default_factory=list)
 
 
-class _Captured:
+class _Captured(ABC):
     """A function of a session's memory, captured for every window; anew where memory has moved.
 
     Args:
@@ -387,13 +388,18 @@ class _Captured:
         """Run for a window: capture it first where that is new."""
         session = self._session
         if window not in self._replays:
-            self._replays[window] = session.captured(lambda: self._run(window))
+            with self._undone():
+                self._replays[window] = session.captured(lambda: self._run(window))
         self._replays[window]()
         session.captures.replays += 1
 
+    @abstractmethod
     def _run(self, window: int) -> None:
         """Work on tensors alone."""
-        raise NotImplementedError
+
+    def _undone(self) -> AbstractContextManager[None]:
+        """Undo what the runs of a capture do to tensors that a launch reads and then overwrites."""
+        return nullcontext()
 
 
 class _CapturedPass(_Captured):
@@ -526,14 +532,16 @@ class _CapturedProgram(_Captured):
         words[0] = session.length
         words[1:] = numbers
         mailbox.send()
-        before = [part.clone() for part in self._state] if window not in self._replays else []
-        if before:
-            self._replays[window] = session.captured(lambda: self._run(window))
-            for part, content in zip(self._state, before, strict=True):
-                part.copy_(content)
         self._launch(window)
         session._finish(self._recording)
         return mailbox
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        before = [part.clone() for part in self._state]
+        yield
+        for part, content in zip(self._state, before, strict=True):
+            part.copy_(content)
 
     def _run(self, window: int) -> None:
         session, mailbox = self._session, self._mailbox
@@ -554,12 +562,15 @@ class _CapturedMove(_Captured):
 
     def run(self, rows: Tensor) -> None:
         """Launch it."""
-        window = self._window()
-        if window not in self._replays:
-            self._sources.copy_(self._steps)  # a capture runs it, and this moves nothing
-            self._replays[window] = self._session.captured(lambda: self._run(window))
         self._sources.copy_(rows)
-        self._launch(window)
+        self._launch(self._window())
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        rows = self._sources.clone()
+        self._sources.copy_(self._steps)  # moves nothing
+        yield
+        self._sources.copy_(rows)
 
     def _run(self, window: int) -> None:
         del window

@@ -109,10 +109,10 @@ class ModelFamily:
         return self._models[role]
 
     @cached_property
-    def _library_models(self) -> dict[str, PreTrainedModel]:
+    def _plain_models(self) -> dict[str, PreTrainedModel]:
         return {}
 
-    def library_model(self, role: str) -> PreTrainedModel:
+    def plain_model(self, role: str) -> PreTrainedModel:
         """Return a role's weights as transformers itself runs them, loaded once.
 
         All rows of the library share them: what one of them sets there, others would run with.
@@ -120,12 +120,12 @@ class ModelFamily:
         Raises:
             UserError: As for `load_weights`.
         """
-        if role not in self._library_models:
-            from cllm_bench.engine.loading import load_library_model
+        if role not in self._plain_models:
+            from cllm_bench.engine.loading import load_plain_model
 
-            model = load_library_model(self.checkpoint(role), self.runtime)
-            self._library_models[role] = model
-        return self._library_models[role]
+            model = load_plain_model(self.checkpoint(role), self.runtime)
+            self._plain_models[role] = model
+        return self._plain_models[role]
 
     def refuse_tokenizer(self, role: str) -> None:
         """Refuse a role whose checkpoint has another tokenizer than the target; loads no weights.
@@ -230,7 +230,7 @@ class ModelFamily:
         import torch
 
         self._models.clear()
-        self._library_models.clear()
+        self._plain_models.clear()
         self.drop_parts()
         gc.collect()  # hooks on a model hold what holds it
         if self.runtime.device.startswith("cuda"):

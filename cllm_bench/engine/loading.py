@@ -109,7 +109,7 @@ def load_weights(
     return found
 
 
-def load_library_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
+def load_plain_model(checkpoint: Checkpoint, runtime: Runtime) -> PreTrainedModel:
     """Load a causal model for transformers' own loops: nothing is fused, and nothing preset.
 
     A checkpoint may bring settings of its own (top-k, penalties) that would fill every gap.

@@ -64,7 +64,8 @@ class Runner:
             self._prompts.refuse_too_long(each)
         refuse_shortage(plan, max(map(self._prompts.longest_sequence, plan.tasks)))
         listen("loading the weights", 0, 1)
-        if (stored := ResultFolder.manifest_of(output)) is not None:
+        chosen = plan.family.runtime.engine == "auto"
+        if chosen and (stored := ResultFolder.manifest_of(output)) is not None:
             plan.family.engines.update(stored.engines)  # a run goes on with what it began with
         self._clock = device_clock(*plan.family.runtime.devices)
         self._watch = MachineWatch(plan.family.runtime.device)

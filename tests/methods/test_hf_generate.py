@@ -139,7 +139,7 @@ def test_a_static_cache_is_compiled_once(prompts, monkeypatch):
 
 def test_rows_share_weights_and_nothing_else(family, prompts, expected):
     """Bound and run in any order, rows of the library leave nothing behind for others."""
-    shared = family.library_model("target")
+    shared = family.plain_model("target")
     before = dict(vars(shared)), shared.generation_config.to_dict()
     decoders = [
         HfAssisted(k=3, draft="target").bind(family),
@@ -250,13 +250,13 @@ def test_unequal_vocabularies_are_refused(tmp_path):
 def test_as_a_run(monkeypatch, tmp_path, command):
     """Bound anew in every second round, the rows load each checkpoint once."""
     loaded = []
-    load = loading.load_library_model
+    load = loading.load_plain_model
 
     def counted(checkpoint, runtime):
         loaded.append(Path(checkpoint.location).name)
         return load(checkpoint, runtime)
 
-    monkeypatch.setattr(loading, "load_library_model", counted)
+    monkeypatch.setattr(loading, "load_plain_model", counted)
     monkeypatch.setattr(executor, "ROUNDS_TO_A_BINDING", 2)
     bound, bind = [], HfGenerate.bind
     monkeypatch.setattr(HfGenerate, "bind", lambda *asked: bound.append(1) or bind(*asked))

@@ -9,10 +9,11 @@ from families import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_plugins_of_the_readme_run(monkeypatch, tmp_path):
@@ -33,7 +34,8 @@ def test_the_plugins_of_the_readme_run(monkeypatch, tmp_path):
 
 
 def test_every_command_names_options_that_exist(monkeypatch, capsys):
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    lines = [line for text in texts for each in blocks("bash", text) for line in each.splitlines()]
     commands = [line for line in lines if line.startswith("cllm-bench ")]
     assert commands
     for line in commands:
@@ -52,6 +54,8 @@ def test_the_file_tree_names_every_room(folder):
             assert path.name in tree, path.name
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        file = page.parent / target.partition("#")[0]
+        assert target.startswith("https://") or file.exists(), target
