@@ -18,7 +18,8 @@ def blocks(language, text=README):
 
 def test_the_plugins_of_the_readme_run(monkeypatch, tmp_path):
     plugin = tmp_path / "mine.py"
-    plugin.write_text("\n".join(blocks("python")), encoding="utf-8")
+    task = (ROOT / "docs" / "writing-a-task.md").read_text(encoding="utf-8")
+    plugin.write_text("\n".join(blocks("python") + blocks("python", task)), encoding="utf-8")
     out = tmp_path / "out"
     arguments = ["--plugin", plugin, "--method", "repeat_last", "--task", "capitals,spider"]
     options = ["--limit", 4, "--repeats", 1, "--threads", 1, "--output", out]
@@ -48,7 +49,8 @@ def test_every_command_names_options_that_exist(monkeypatch, capsys):
 
 @pytest.mark.parametrize("folder", ["cllm_bench", "methods", "tasks"])
 def test_the_file_tree_names_every_room(folder):
-    tree = README.partition("## File tree")[2].split("```")[1]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page.partition("## File tree")[2].split("```")[1]
     for path in (ROOT / folder).glob("[!_]*"):
         if path.is_dir() or path.suffix == ".py":
             assert path.name in tree, path.name
