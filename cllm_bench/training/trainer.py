@@ -122,6 +122,10 @@ class Optimiser:
         self._model, self._optimiser = place(self._accelerator, model, optimiser)
         if world_size() > 1:
             self._device = self._accelerator.device
+        # Batches have many shapes; weights, states and evaluations are those of the plain model.
+        self._run = self._model
+        if settings.compile:
+            self._run = cast(nn.Module, torch.compile(self._model, dynamic=True))
         self._next_save = 0.0
         self._resume()
 
@@ -212,7 +216,7 @@ class Optimiser:
                 with torch.autocast(
                     self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
                 ):
-                    value = loss(self._model, batch)
+                    value = loss(self._run, batch)
                 torch.autograd.backward(value.total)
             sums["count"] += value.count
             for name, term in {**value.parts, "loss": value.total}.items():

@@ -38,6 +38,7 @@ class TargetRecipe:
         learning_rate: At its peak.
         prompt_weight: Share of the loss that a prompt's token has, against 1 for an answer's.
         precision: Of the arithmetic: `no` is float32.
+        compile: Let TorchInductor fuse the passes; it takes a C++ compiler and a minute at first.
         attention: Kernel while training: on CPUs in bf16 `plain` is the fastest.
         seed: Of weights and order.
         vocabulary: Of a new tokenizer.
@@ -57,6 +58,7 @@ class TargetRecipe:
     learning_rate: float = 2e-5
     prompt_weight: float = 0.0
     precision: Literal["no", "bf16"] = "no"
+    compile: bool = False
     attention: Attention = "sdpa"
     seed: int = 0
     vocabulary: int = 768
