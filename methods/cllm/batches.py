@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,10 +31,12 @@ class Batch(NamedTuple):
     Attributes:
         packed: Answers and noisy copies.
         references: Ids and weights of the data set's own answers, if the AR loss is theirs.
+        ahead: Jacobi iterations that the first states of the chains have behind them.
     """
 
     packed: Packed
     references: dict[str, Tensor] | None
+    ahead: int = 0
 
 
 def answers_of(
@@ -58,7 +61,8 @@ def make_batch(answers: Sequence[Answer], states: States, generator: random.Rand
         # Each answer weighs as much as the one that it stands for, whatever its length.
         shares = [len(a.tokens) / len(a.reference or (0,)) for a in answers]
         references["weights"] *= references["weights"].new_tensor(shares)[:, None]
-    return Batch(pack(answers, states, generator), references)
+    ahead = generator.randint(0, states.ahead) if states.ahead else 0
+    return Batch(pack(answers, states, generator), references, ahead)
 
 
 def pack(answers: Sequence[Answer], states: States, generator: random.Random) -> Packed:
@@ -70,6 +74,7 @@ def pack(answers: Sequence[Answer], states: States, generator: random.Random) ->
     columns = clean + states.copies * span
     shape = (len(answers), columns)
     ids, positions, begins = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
+    fresh = torch.zeros(shape, dtype=torch.bool)
     owner = torch.full(shape, PADDING)
     for row, answer in enumerate(answers):
         prompt, end = len(answer.prompt), len(answer.prompt) + len(answer.tokens)
@@ -83,31 +88,59 @@ def pack(answers: Sequence[Answer], states: States, generator: random.Random) ->
             positions[row, place] = torch.arange(prompt, end)
             begins[row, place] = torch.tensor(noisy.begins) + prompt
             owner[row, place] = torch.where(torch.tensor(noisy.held), number, PADDING)
+            fresh[row, place] = torch.tensor(noisy.fresh)
     lengths = [[len(part) for part in (a.prompt, a.tokens)] for a in answers]
     prompts, ends = torch.tensor(lengths).unbind(1)
-    return Packed(ids, positions, owner, begins, prompts, ends, clean, span)
+    return Packed(ids, positions, owner, begins, fresh, prompts, ends, clean, span)
 
 
-def cllm_loss(model: nn.Module, batch: Batch, states: States) -> LossSum:
-    """Return the objective's losses + w · L_AR of a batch, summed over its answer tokens."""
+def cllm_loss(
+    model: nn.Module, batch: Batch, states: States, target: nn.Module | None = None
+) -> LossSum:
+    """Return the objective's losses and what stands beside them, summed over answer tokens.
+
+    Args:
+        model: In training.
+        batch: What it learns from.
+        states: How.
+        target: Frozen; what the model is anchored to, if it is.
+    """
+    import torch
+
     from cllm_bench.training.trainer import LossSum
 
     from ..recipes.losses import answer_loss
-    from .packing import ar_loss
+    from .packing import anchor_loss, ar_loss, prompt_loss
 
-    device = next(model.parameters()).device
-    logits, packed = run(model, batch.packed.to(device), states)
-    terms = losses_of(states.objective, PackedLogits(packed, logits, states.chains))
-    first, *more = terms.values()
+    device, terms = next(model.parameters()).device, states.terms
+    logits, packed = run(model, batch.packed.to(device), states, batch.ahead)
+    learnt = losses_of(states.objective, PackedLogits(packed, logits, states.chains))
+    if terms.counted:
+        share = packed.answers.sum() / counted_rows(packed).clamp(min=1)
+        learnt = {name: loss * share for name, loss in learnt.items()}
     if batch.references is None:
-        ar = ar_loss(logits, packed)
+        ar = ar_loss(logits, packed, terms.label_smoothing)
     else:
         ar = answer_loss(model, batch.references).total
-    return LossSum(
-        sum(more, first) + states.ar_weight * ar,
-        float(batch.packed.answers.sum()),
-        {**{name: term.detach() for name, term in terms.items()}, "ar_loss": ar.detach()},
-    )
+    if terms.prompt_weight:
+        ar = ar + terms.prompt_weight * prompt_loss(logits, packed)
+    first, *more = learnt.values()
+    total, parts = sum(more, first) + terms.ar_weight * ar, {**learnt, "ar_loss": ar}
+    if target is not None:
+        with torch.no_grad():
+            expected = target(input_ids=packed.ids[:, : packed.clean], use_cache=False).logits
+        parts["anchor_loss"] = anchor_loss(logits, expected, packed)
+        total = total + terms.anchor_weight * parts["anchor_loss"]
+    count = float(batch.packed.answers.sum())
+    return LossSum(total, count, {name: loss.detach() for name, loss in parts.items()})
+
+
+def counted_rows(packed: Packed) -> Tensor:  # ()
+    """Return how many rows of an average copy have something to learn."""
+    from .packing import differs
+
+    rows = [differs(packed, copy).sum() for copy in range(packed.copies)]
+    return sum(rows[1:], rows[0]) / len(rows)
 
 
 def rehearse(states: States) -> None:
@@ -151,44 +184,63 @@ def losses_of(objective: Objective, batch: StateBatch) -> Mapping[str, Tensor]: 
 
 
 def run(
-    model: nn.Module, packed: Packed, states: States
+    model: nn.Module, packed: Packed, states: States, ahead: int = 0
 ) -> tuple[Tensor, Packed]:  # (B, T or T - t, V) logits
     """Return the logits of a batch, and the batch with the online states that they are of.
 
     Every further state of a chain is what one more Jacobi iteration makes of the one before. So
     states of one iteration run together, and read the clean columns, which are the same for all,
-    from a cache; where there is none, passes without gradients find the states beforehand.
+    from a cache; where there is none, passes without gradients find the states beforehand, as they
+    find those before the first one of a chain.
     """
     import torch
     from transformers import DynamicCache
 
     from .packing import logits_apart, logits_of, logits_of_last
 
-    whole = logits_of if states.form == "packed" else logits_apart
-    if states.source == "recorded" or states.iterations == 1:
-        return whole(model, packed), packed
-    if not states.cached:
-        with torch.no_grad():
-            for step in range(1, states.iterations):
-                logits = whole(model, packed.first(step * states.chains))
-                packed = moved_on(packed, logits, step, states.chains)
+    whole: Callable[[nn.Module, Packed], Tensor] = logits_apart
+    if states.form == "packed":
+        whole = partial(logits_of, prompts=states.terms.prompts)
+    chains = states.chains
+    steps = range(1, states.iterations if states.source == "online" else 1)
+    unseen = [(0, 0)] * ahead + [(step - 1, step) for step in steps if not states.cached]
+    with torch.no_grad():
+        for before, after in unseen:
+            logits = whole(model, packed.first((before + 1) * chains))
+            packed = moved_on(packed, logits, before * chains, after * chains, chains)
+    if unseen:
+        # Weights that were cast without gradients would be taken again, and learn nothing.
+        torch.clear_autocast_cache()
+    if not (steps and states.cached):
         return whole(model, packed), packed
     cache = DynamicCache()
-    logits = logits_of(model, packed.first(states.chains), cache)
-    for step in range(1, states.iterations):
-        packed = moved_on(packed, logits.detach(), step, states.chains)
-        part = packed.first((step + 1) * states.chains)
-        more = logits_of_last(model, part, states.chains, cache)
+    logits = logits_of(model, packed.first(chains), cache, prompts=states.terms.prompts)
+    for step in steps:
+        packed = moved_on(packed, logits.detach(), (step - 1) * chains, step * chains, chains)
+        part = packed.first((step + 1) * chains)
+        more = logits_of_last(model, part, chains, cache)
         logits = torch.cat([logits, more], dim=1)
     return logits, packed
 
 
-def moved_on(packed: Packed, logits: Tensor, step: int, chains: int) -> Packed:
-    """Make the states of one iteration what the pass over those before makes of the last ones."""
+def moved_on(packed: Packed, logits: Tensor, first: int, to: int, count: int) -> Packed:
+    """Make copies what one Jacobi iteration makes of others, but for what stays a fresh guess.
+
+    Args:
+        packed: The batch.
+        logits: Of its copies up to those that are moved on.
+        first: Number of the first copy that is moved on.
+        to: Number of the first copy that is made.
+        count: Copies.
+    """
+    import torch
+
     from .packing import advance
 
-    part = packed.first(step * chains)
+    part = packed.first(first + count)
     ids = packed.ids.clone()  # autograd still needs the old ones
-    for copy in range(part.copies - chains, part.copies):
-        ids[:, packed.columns(copy + chains)] = advance(logits, part, copy)
+    for copy in range(count):
+        place = packed.columns(to + copy)
+        made = advance(logits, part, first + copy)
+        ids[:, place] = torch.where(packed.fresh[:, place], packed.ids[:, place], made)
     return replace(packed, ids=ids)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cllm_bench.engine.family import ModelFamily
 
 
+NOTED = ("block_size", "refill", "guess")  # what a checkpoint notes of how it was trained
+
+
 @dataclass(frozen=True)
 class Cllm:
     """A consistency-trained checkpoint, decoded in parallel.
@@ -32,7 +35,8 @@ class Cllm:
             settings of it say `lookahead:checkpoint=cllm,…`); or `ar`: one token a pass.
         block_size: As for `jacobi`; none is what the checkpoint was trained with (it is noted in
             its `config.json` by the recipe `cllm`), or 16, as the paper's.
-        refill: As for `jacobi`.
+        refill: As for `jacobi`; none is what the checkpoint was trained with, or `block`, the
+            paper's.
         guess: As for `jacobi`; none is what the checkpoint was trained with, or `prompt`.
         seed: As for `jacobi` or `lookahead`.
         checkpoint: The role in the family that decodes.
@@ -43,7 +47,7 @@ class Cllm:
 
     decoding: Literal["jacobi", "ar", "lookahead"] = "jacobi"
     block_size: int | None = None
-    refill: Literal["block", "sliding"] = "block"
+    refill: Literal["block", "sliding"] | None = None
     guess: Literal["prompt", "vocab", "pad", "last"] | None = None
     seed: int = 0
     checkpoint: str = "cllm"
@@ -51,9 +55,9 @@ class Cllm:
     def __post_init__(self) -> None:
         self._jacobi({})  # refuses what does not fit
         if self.decoding == "lookahead":
-            for name in ("block_size", "refill", "guess"):
+            for name in NOTED:
                 value = getattr(self, name)
-                if value != getattr(Cllm, name):
+                if value is not None:
                     raise UserError(f"{name}={value} is for decoding=jacobi, not for lookahead")
 
     def bind(self, family: ModelFamily) -> Decoder:
@@ -66,7 +70,7 @@ class Cllm:
         return self._jacobi(trained).bind(family)
 
     def _jacobi(self, trained: Mapping[str, Any]) -> Jacobi:
-        own = {"block_size": self.block_size, "guess": self.guess}
+        own = {name: getattr(self, name) for name in NOTED}
         noted = {name: trained[name] for name in own if name in trained}
         chosen = noted | {name: value for name, value in own.items() if value is not None}
-        return Jacobi(refill=self.refill, seed=self.seed, checkpoint=self.checkpoint, **chosen)
+        return Jacobi(seed=self.seed, checkpoint=self.checkpoint, **chosen)

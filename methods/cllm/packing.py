@@ -48,6 +48,7 @@ class Packed:
         positions: Position in its sequence, prompt included; a copy's token has its original's.
         owner: Which copy a column belongs to, from 0; or `CLEAN`, or `PADDING`.
         begins: For a copy's row the position at which its noisy context begins; else 0.
+        fresh: Which columns of a copy stay guesses when the state before it is moved on to it.
         prompts: Length of each prompt.
         answers: Length of each answer.
         clean: Columns of prompt and answer together, padding included.
@@ -58,6 +59,7 @@ class Packed:
     positions: Tensor  # (B, T)
     owner: Tensor  # (B, T)
     begins: Tensor  # (B, T)
+    fresh: Tensor  # (B, T) bool
     prompts: Tensor  # (B,)
     answers: Tensor  # (B,)
     clean: int
@@ -76,12 +78,12 @@ class Packed:
     def first(self, copies: int) -> Packed:
         """Return the same batch with its first copies alone."""
         end = self.clean + copies * self.span
-        names = ("ids", "positions", "owner", "begins")
+        names = ("ids", "positions", "owner", "begins", "fresh")
         return replace(self, **{name: getattr(self, name)[:, :end] for name in names})
 
     def to(self, device: torch.device) -> Packed:
         """Return the batch on another device."""
-        names = ("ids", "positions", "owner", "begins", "prompts", "answers")
+        names = ("ids", "positions", "owner", "begins", "fresh", "prompts", "answers")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
@@ -112,8 +114,10 @@ def logits_of(
     model: nn.Module,
     batch: Packed,
     cache: Cache | None = None,
+    *,
+    prompts: bool = False,
 ) -> Tensor:  # (B, T - t, V)
-    """Run one pass; leave out the logits of the t first columns, which no loss reads.
+    """Run one pass; leave out the logits of the t first columns, if no loss reads them.
 
     Models hand `packing` down to the attention kernel, and all kernels but `plain` ignore it.
 
@@ -121,11 +125,13 @@ def logits_of(
         model: In training.
         batch: What it reads.
         cache: An empty one gets the keys and values of all columns.
+        prompts: Whether prompts are read too: t is 0.
     """
     from cllm_bench.engine.attention import Packing
     from cllm_bench.engine.session import cache_argument
 
-    keep = batch.ids.shape[1] - int(batch.prompts.min()) + 1
+    columns = batch.ids.shape[1]
+    keep = columns if prompts else columns - int(batch.prompts.min()) + 1
     logits: Tensor = model(
         input_ids=batch.ids,
         attention_mask=additive(visible(batch), next(model.parameters()).dtype),
@@ -260,15 +266,54 @@ def differs(batch: Packed, number: int) -> Tensor:  # (B, A) bool
 def ar_loss(
     logits: Tensor,  # (B, T or T - t, V)
     batch: Packed,
+    smoothing: float = 0.0,
 ) -> Tensor:  # ()
     """Return the sum of the cross-entropies of all answer tokens, in nats."""
     from torch.nn.functional import cross_entropy
 
     rows = answer_rows(logits, batch, shift=-1).float()
     losses = cross_entropy(
-        rows.flatten(0, 1), answer_rows(batch.ids, batch).flatten(), reduction="none"
+        rows.flatten(0, 1),
+        answer_rows(batch.ids, batch).flatten(),
+        reduction="none",
+        label_smoothing=smoothing,
     )
     return (losses * inside(batch).flatten()).sum()
+
+
+def told(batch: Packed) -> Tensor:  # (B, clean) bool
+    """Return which clean columns hold a prompt or an answer."""
+    return batch.owner[:, : batch.clean] == CLEAN
+
+
+def prompt_loss(
+    logits: Tensor,  # (B, T, V)
+    batch: Packed,
+) -> Tensor:  # ()
+    """Return the sum of the cross-entropies of all prompt tokens but the first, in nats."""
+    from torch.nn.functional import cross_entropy
+
+    rows, ids = logits[:, : batch.clean - 1].float(), batch.ids[:, 1 : batch.clean]
+    losses = cross_entropy(rows.flatten(0, 1), ids.flatten(), reduction="none").view_as(ids)
+    inner = batch.positions[:, 1 : batch.clean] < batch.prompts[:, None]
+    return (losses * (inner & told(batch)[:, 1:])).sum()
+
+
+def anchor_loss(
+    logits: Tensor,  # (B, T, V)
+    target: Tensor,  # (B, clean, V)
+    batch: Packed,
+) -> Tensor:  # ()
+    """Return how far a model has gone from its target on prompts and answers, in nats.
+
+    The mean of the forward divergences over their rows, times the number of answer tokens, as
+    which it is summed.
+    """
+    from ..recipes.losses import divergence
+
+    rows = told(batch)
+    apart = divergence(target[rows], logits[:, : batch.clean][rows], "forward_kl")
+    return apart.mean() * batch.answers.sum()
 
 
 def advance(

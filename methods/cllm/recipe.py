@@ -34,7 +34,8 @@ from ..trajectories.target_answers import (
 )
 from .batches import answers_of, cllm_loss, make_batch, rehearse
 from .evaluation import Watch, collapsed
-from .states import Answer, States
+from .method import NOTED
+from .states import Answer, States, Terms, mean_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,16 +67,31 @@ class CllmRecipe:
         copies: States of every block in one pass, in chains of `iterations`.
         iterations: States in a chain, each one Jacobi iteration after the one before it.
         guess: Where fresh guesses come from: see the method `jacobi`.
+        refill: As the checkpoint will be decoded: see the method `jacobi`. With `sliding`, states
+            made online keep fresh guesses behind a random place, as sliding windows have them.
+        decoded: Tokens of the window that the checkpoint is decoded with; 0 is `block_size`. Rows
+            of longer blocks train those of shorter windows too, and on a CPU every row costs.
+        ahead: Jacobi iterations, at most, that the model makes of a guess before the first state
+            of a chain (online only); how many is drawn for every batch.
         shift: Let blocks begin anywhere in the answer (online only).
         window: Blocks that share a noisy context (progressive only).
         ar_weight: Weight of the AR loss, w.
+        prompt_weight: Share of the AR loss that a prompt's token has, against 1 for an answer's.
+        label_smoothing: Of the AR loss: the share of the probability that is spread evenly.
+        anchor_weight: Weight of the divergence from the frozen target on prompts and answers, which
+            keeps what no answer asks for, such as the perplexity of texts.
+        normalise: What the consistency loss is divided by: `answers`, all answer tokens; or `rows`,
+            those behind a wrong token, as the original does, so that it weighs more as it shrinks.
         ar_labels: What the AR loss is taken on: the collected answers or the data set's.
-        steps: Optimiser steps in a round; 0 is one pass over the collected answers.
+        steps: Optimiser steps in a round; 0 is `epochs`.
+        epochs: Passes over the collected blocks in a round.
         tokens: Columns in a batch, copies and padding included.
+        answers: Answers in a batch, however long they are; 0 fills `tokens`.
         accumulate: Batches to a step, over all processes.
         learning_rate: At its peak.
         warm_up: Share of the steps over which the rate rises.
         precision: Of the arithmetic; weights stay in float32 while they are trained.
+        compile: Let TorchInductor fuse the passes; it takes a C++ compiler and minutes at first.
         attention: Kernel while training: on CPUs in bf16 `plain` is the fastest.
         gradient_checkpointing: Compute activations twice in place of keeping them.
         lora_rank: Train adapters of that rank in place of the weights; 0 trains the weights.
@@ -102,16 +118,26 @@ class CllmRecipe:
     copies: int = 1
     iterations: int = 1
     guess: Literal["prompt", "vocab", "pad", "last"] = "prompt"
+    refill: Literal["block", "sliding"] = "block"
+    decoded: int = 0
+    ahead: int = 0
     shift: bool = True
     window: int = 4
     ar_weight: float = 10.0
+    prompt_weight: float = 0.0
+    label_smoothing: float = 0.0
+    anchor_weight: float = 0.0
+    normalise: Literal["answers", "rows"] = "answers"
     ar_labels: Literal["generation", "reference"] = "generation"
     steps: int = 0
+    epochs: float = 1.0
     tokens: int = 8192
+    answers: int = 0
     accumulate: int = 1
     learning_rate: float = 2e-5
     warm_up: float = 0.03
     precision: Literal["no", "bf16"] = "no"
+    compile: bool = False
     attention: Attention = "sdpa"
     gradient_checkpointing: bool = False
     lora_rank: int = 0
@@ -123,8 +149,20 @@ class CllmRecipe:
     def __post_init__(self) -> None:
         at_least(self, 1, "rounds", "growth", "copies", "iterations", "window")
         at_least(self, 1, "tokens", "accumulate", "held_out", "evaluate_every")
-        at_least(self, 0, "questions", "steps", "ar_weight", "lora_rank", "seed")
+        at_least(self, 0, "questions", "steps", "answers", "lora_rank", "seed", "ahead")
+        at_least(self, 0, "ar_weight", "prompt_weight", "anchor_weight", "label_smoothing")
         at_least(self, 2, "block_size")
+        if self.decoded:
+            at_least(self, 2, "decoded")
+        if self.epochs <= 0 or self.label_smoothing >= 1:
+            raise UserError("cllm: epochs must be above 0, and label_smoothing below 1")
+        if self.states == "recorded" and (self.refill == "sliding" or self.ahead):
+            raise UserError(
+                "cllm: recorded states are those of blocks: give states=online for refill=sliding "
+                "or ahead"
+            )
+        if self.form == "single" and (self.prompt_weight or self.anchor_weight):
+            raise UserError("cllm: prompt_weight and anchor_weight need form=packed")
         if not 0 <= self.augment <= 1:
             raise UserError(f"cllm: augment is a share between 0 and 1, not {self.augment}")
         if self.learning_rate <= 0 or not 0 <= self.warm_up < 1:
@@ -168,14 +206,27 @@ class CllmRecipe:
             guess=self.guess,
             pad_id=job.family.pad_id,
             vocabulary=job.family.vocabulary("target"),
+            refill=self.refill,
+            ahead=self.ahead,
             objective=self.objective_of(job.objectives),
             form=self.form,
             shift=self.shift,
             window=self.window,
-            ar_weight=self.ar_weight,
+            terms=Terms(
+                ar_weight=self.ar_weight,
+                prompt_weight=self.prompt_weight,
+                label_smoothing=self.label_smoothing,
+                anchor_weight=self.anchor_weight,
+                counted=self.normalise == "rows",
+            ),
             # Checkpointed layers compute their keys and values anew and so keep none.
             cached=self.form == "packed" and not self.gradient_checkpointing,
         )
+
+    def decoding(self, round_: int) -> Jacobi:
+        """Return how a round's model is decoded."""
+        size = self.decoded or self.block_of(round_)
+        return Jacobi(size, refill=self.refill, guess=self.guess)
 
     def recorded_block(self, round_: int) -> int:
         """Return the block size of a round's records."""
@@ -268,15 +319,22 @@ class _Training(RecipeRun[CllmRecipe]):
         recipe, states = self.recipe, self.recipe.states_of(round_, self.job)
         answers, watch = self._material(round_, folder)
         data = self.batches(answers)
+        # A pass over answers that train one block each is one over a share of the blocks.
+        share = mean_blocks(answers, states) if recipe.form == "single" else 1.0
+        target = self._anchor()
         try:
             optimiser = self.optimiser(
-                self._model(round_), folder, data.batches, floor=0.0, weight_decay=0.0
+                self._model(round_),
+                folder,
+                data.batches * recipe.epochs * share,
+                floor=0.0,
+                weight_decay=0.0,
             )
             optimiser.fit(
                 lambda number: make_batch(
                     data.batch(number), states, random.Random(f"{recipe.seed}/{number}")
                 ),
-                lambda model, batch: cllm_loss(model, batch, states),
+                lambda model, batch: cllm_loss(model, batch, states, target),
                 watch,
                 recipe.evaluate_every,
                 collapsed,
@@ -289,7 +347,7 @@ class _Training(RecipeRun[CllmRecipe]):
         """Return what a round learns from, and what watches it."""
         held_out, records = self._asked.records(self.work / f"collect-{round_ + 1}")
         answers = self._answers(records, folder, begun=round_ > 0)
-        return answers, self._watch(self.recipe.block_of(round_), held_out)
+        return answers, self._watch(self.recipe.decoding(round_), held_out)
 
     def _answers(self, records: Sequence[Record], folder: Path, *, begun: bool) -> list[Answer]:
         """Clean and augment a round's records; leave a report of what that did."""
@@ -308,10 +366,9 @@ class _Training(RecipeRun[CllmRecipe]):
             references = {(each.task, each.sample): each.reference for each in asked}
         return answers_of(kept, self.recipe.copies, references)
 
-    def _watch(self, block_size: int, records: Sequence[Record]) -> Watch:
+    def _watch(self, settings: Jacobi, records: Sequence[Record]) -> Watch:
         """Return what watches the held-out questions; the records answer some of them."""
         family, found = self.job.family, examples_of(records)
-        settings = Jacobi(block_size, guess=self.recipe.guess)
         asked = [
             each._replace(example=found.get((each.label, each.sample.id), each.example))
             for each in self.held_out
@@ -322,10 +379,17 @@ class _Training(RecipeRun[CllmRecipe]):
         """Return the weights with which a round begins."""
         model = self.load(self.recipe.init)
         # The method reads it: a checkpoint decodes best as it was trained.
-        model.config.cllm = {"block_size": self.recipe.block_of(round_), "guess": self.recipe.guess}
+        decoding = self.recipe.decoding(round_)
+        model.config.cllm = {name: getattr(decoding, name) for name in NOTED}
         if round_ > 0:
             model.load_state_dict(self.fitted(f"fit-{round_}"))
         return model
+
+    def _anchor(self) -> PreTrainedModel | None:
+        """Return the frozen target, if the model is anchored to it."""
+        if not self.recipe.anchor_weight:
+            return None
+        return self.load("target").eval().requires_grad_(False)
 
     def _leave_good(self, round_: int, folder: Path) -> str:
         """Leave the last good weights of a collapsed fit as a checkpoint; say where it is."""

@@ -14,6 +14,31 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
+class Terms:
+    """What keeps a model what it was, while an objective teaches it to skip.
+
+    Attributes:
+        ar_weight: Weight of the AR loss, w.
+        prompt_weight: Share of the AR loss that a prompt's token has, against 1 for an answer's.
+        label_smoothing: Of the AR loss: the share of the probability that is spread evenly.
+        anchor_weight: Weight of the divergence from the frozen target, on prompts and answers.
+        counted: Whether the objective's losses are divided by the rows that have something to
+            learn, as the original's are, or by all answer tokens, as the AR loss is.
+    """
+
+    ar_weight: float
+    prompt_weight: float = 0.0
+    label_smoothing: float = 0.0
+    anchor_weight: float = 0.0
+    counted: bool = False
+
+    @property
+    def prompts(self) -> bool:
+        """Whether any of them reads what the model says in prompts."""
+        return self.prompt_weight > 0 or self.anchor_weight > 0
+
+
+@dataclass(frozen=True)
 class States:
     """Which states a batch trains on, and how.
 
@@ -27,12 +52,16 @@ class States:
         guess: Where fresh guesses come from (online only); as inference will make them.
         pad_id: The guess of `pad`.
         vocabulary: Token ids that `vocab` guesses from, V.
+        refill: How inference goes on from a state: `block` with what it made of the whole block;
+            `sliding` with fresh guesses behind a place that differs from state to state.
+        ahead: Jacobi iterations, at most, that are behind the first state of a chain (online only);
+            how many differs from batch to batch.
         objective: Chooses the states of a block, and gives the loss.
         form: `packed` trains all blocks of an answer in one pass; `single` one block of each, by
             plain causal passes.
         shift: Let blocks begin at a random place in the answer (online states only).
         window: Blocks in a window, in which an objective may give each block a turn of its own.
-        ar_weight: Weight of the AR loss, w.
+        terms: What the loss has beside the objective's.
         cached: Whether the model keeps keys and values while it trains (packed online states).
     """
 
@@ -43,11 +72,13 @@ class States:
     guess: Literal["prompt", "vocab", "pad", "last"]
     pad_id: int
     vocabulary: int
+    refill: Literal["block", "sliding"]
+    ahead: int
     objective: Objective
     form: Literal["packed", "single"]
     shift: bool
     window: int
-    ar_weight: float
+    terms: Terms
     cached: bool
 
     @property
@@ -80,11 +111,19 @@ class Answer(NamedTuple):
 
 
 class NoisyCopy(NamedTuple):
-    """One noisy copy: token, beginning of the noisy context, and use, by answer index."""
+    """One noisy copy, by answer index.
+
+    Attributes:
+        tokens: Its state.
+        begins: Where the noisy context begins.
+        held: Which are used.
+        fresh: Which stay guesses when the state before it is moved on to this one.
+    """
 
     tokens: list[int]
     begins: list[int]
     held: list[bool]
+    fresh: list[bool]
 
 
 @dataclass(frozen=True)
@@ -164,6 +203,11 @@ def _unsettled(state: Tokens, fixed: Tokens) -> int:
     return next((len(fixed) - index for index, (a, b) in pairs if a != b), 0)
 
 
+def mean_blocks(answers: Sequence[Answer], states: States) -> float:
+    """Return the blocks of an average answer."""
+    return sum(-(-len(each.tokens) // states.block_size) for each in answers) / len(answers)
+
+
 def noisy_copies(answer: Answer, states: States, generator: random.Random) -> list[NoisyCopy]:
     """Return the copies of an answer, in order of iteration, then of chain.
 
@@ -188,7 +232,8 @@ def _chain(
     # By its length, as the loss takes a block for so many tokens: a short last one is drawn seldom.
     held = int(chosen * length)
     phase = generator.randrange(states.window)
-    found = [NoisyCopy([], [], []) for _ in range(states.iterations)]
+    found = [NoisyCopy([], [], [], []) for _ in range(states.iterations)]
+    slides = states.refill == "sliding" and states.source == "online"
     context = 0
     for index, (start, end) in enumerate(zip(starts, [*starts[1:], length], strict=True)):
         turn = (index + phase) % states.window
@@ -201,6 +246,9 @@ def _chain(
             copy.tokens.extend(state)
             copy.begins.extend([context] * (end - start))
             copy.held.extend([used] * (end - start))
+            # The guess behind the last predicted token is the first of the fresh ones.
+            cut = generator.randint(1, end - start) if slides else end - start
+            copy.fresh.extend(place >= cut for place in range(end - start))
     return found
 
 

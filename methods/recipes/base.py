@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -108,13 +109,14 @@ class RecipeRun(Generic[R]):
 
     def batches(self, examples: Sequence[E]) -> Answers[E]:
         """Return examples in batches of the recipe's size and order."""
-        return Answers(examples, self.recipe.tokens, self.recipe.seed)
+        count = getattr(self.recipe, "answers", 0)
+        return Answers(examples, self.recipe.tokens, self.recipe.seed, count)
 
     def optimiser(
         self,
         model: nn.Module,
         folder: Path,
-        batches: int,
+        batches: float,
         rates: Mapping[str, float] | None = None,
         **own: Any,
     ) -> Optimiser:
@@ -123,7 +125,7 @@ class RecipeRun(Generic[R]):
         Args:
             model: To train.
             folder: Of the stage.
-            batches: Those in one pass over the examples, for which 0 steps stand.
+            batches: Those that 0 steps stand for.
             rates: See `Optimiser`.
             own: Settings of the optimiser in place of the recipe's, or beside them.
         """
@@ -133,7 +135,7 @@ class RecipeRun(Generic[R]):
         shared = {name: getattr(self.recipe, name) for name in names if hasattr(self.recipe, name)}
         settings = OptimiserSettings(**{**shared, **own})
         if not settings.steps:
-            settings = replace(settings, steps=-(-batches // settings.accumulate))
+            settings = replace(settings, steps=math.ceil(batches / settings.accumulate))
         return Optimiser(model, settings, folder, self.job.listen, rates)
 
     def fitted(self, stage: str) -> dict[str, Tensor]:

@@ -79,13 +79,16 @@ E = TypeVar("E", bound=Sized)
 class Answers(Generic[E]):
     """Examples in batches of about so many tokens; a number gives the same batch at every call.
 
+    Or of so many examples, if that is given.
+
     Each epoch is shuffled, then sorted by length within large chunks, so that batches hold little
     padding; then the batches are shuffled.
     """
 
-    def __init__(self, examples: Sequence[E], tokens: int, seed: int) -> None:
+    def __init__(self, examples: Sequence[E], tokens: int, seed: int, count: int = 0) -> None:
         self._examples = examples
         self._tokens = tokens
+        self._count = count
         self._seed = seed
         self._starts = [0]  # number of the first batch of each epoch seen so far
         self._epoch: tuple[int, list[list[E]]] = (-1, [])
@@ -117,13 +120,19 @@ class Answers(Generic[E]):
         for start in range(0, len(order), SORTED_CHUNK):
             group: list[E] = []
             for example in sorted(order[start : start + SORTED_CHUNK], key=lambda e: e.length):
-                if group and example.length * (len(group) + 1) > self._tokens:
+                if group and self._is_full(group, example):
                     found.append(group)
                     group = []
                 group.append(example)
             found.append(group)
         generator.shuffle(found)
         return found
+
+    def _is_full(self, group: Sequence[E], example: E) -> bool:
+        """Tell whether an example, which is no shorter than those, is too much."""
+        if self._count:
+            return len(group) == self._count
+        return example.length * (len(group) + 1) > self._tokens
 
 
 def padded(columns: int) -> int:

@@ -10,7 +10,7 @@ from random_models import VOCABULARY, tiny_model
 from cllm_bench.engine import attention
 from cllm_bench_methods.cllm.comparison import PackedLogits
 from cllm_bench_methods.cllm.objectives import Global
-from cllm_bench_methods.cllm.states import Answer, States
+from cllm_bench_methods.cllm.states import Answer, States, Terms
 
 SIZE = 4
 
@@ -29,11 +29,13 @@ PLAIN = States(
     guess="prompt",
     pad_id=0,
     vocabulary=VOCABULARY,
+    refill="block",
+    ahead=0,
     objective=Global(),
     form="packed",
     shift=False,
     window=2,
-    ar_weight=1.0,
+    terms=Terms(ar_weight=1.0),
     cached=True,
 )
 

@@ -30,7 +30,7 @@ from cllm_bench_methods.cllm.batches import (
 )
 from cllm_bench_methods.cllm.objectives import Global, Local, Progressive
 from cllm_bench_methods.cllm.packing import CLEAN, ar_loss, copy_rows, differs, logits_of
-from cllm_bench_methods.cllm.states import Answer
+from cllm_bench_methods.cllm.states import Answer, Terms
 from cllm_bench_methods.recipes.losses import divergence
 from cllm_bench_methods.trajectories.collect import Record
 
@@ -90,7 +90,7 @@ def test_the_same_seed_draws_the_same_batch(source):
 
     one, same, other = drawn(1), drawn(1), drawn(2)
     equal = [bool(torch.equal(one[n], same[n])) for n in one if torch.is_tensor(one[n])]
-    assert len(equal) == 6
+    assert len(equal) == 7
     assert all(equal)
     assert not torch.equal(one["ids"], other["ids"])
 
@@ -211,7 +211,7 @@ def literal_cross_entropy(model, prompt, tokens):
 
 
 def test_a_loss_is_consistency_and_w_times_ar():
-    model, states = tiny("llama"), replace(PLAIN, ar_weight=10.0, objective=Global("jsd"))
+    model, states = tiny("llama"), replace(PLAIN, terms=Terms(10.0), objective=Global("jsd"))
     answers = texts(1)
     batch = make_batch(answers, states, random.Random(0))
     assert batch.references is None
