@@ -337,6 +337,7 @@ class TrainingJob:
         output: The family folder that the recipe writes.
         listen: A callback for progress.
         objectives: The training objectives to choose from; by default the installed ones.
+        tell: Called with what a user should know, such as settings that cannot learn much.
     """
 
     family: ModelFamily
@@ -344,6 +345,7 @@ class TrainingJob:
     output: Path
     listen: Listen
     objectives: Door = field(default_factory=lambda: Registry().objectives)
+    tell: Callable[[str], None] = lambda _: None
 
 
 @runtime_checkable

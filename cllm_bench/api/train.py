@@ -94,5 +94,5 @@ def carry_out(options: TrainOptions, listen: Listen, tell: Tell) -> TrainResult:
     check_sandbox(list(tasks.values()), allowed=options.allow_unsafe_code, tell=tell)
     listen("reading the questions", 0, 1)
     material = {name: (task, task.samples(sources[name])) for name, task in tasks.items()}
-    job = TrainingJob(family, material, Path(options.output), listen, registry.objectives)
+    job = TrainingJob(family, material, Path(options.output), listen, registry.objectives, tell)
     return TrainResult(run_recipe(asked.name, recipe, job, tell), recipe.role)

@@ -66,6 +66,11 @@ class OptimiserSettings:
     seed: int = 0
     save_every: float = 60.0
 
+    @property
+    def reach(self) -> float:
+        """How far all steps can move a weight: AdamW moves it by about the rate at most."""
+        return self.learning_rate * sum(schedule(step, self) for step in range(self.steps))
+
 
 def schedule(step: int, settings: OptimiserSettings) -> float:
     """Return the share of the peak rate at a step, counted from 0."""

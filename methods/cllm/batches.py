@@ -121,7 +121,7 @@ def cllm_loss(
     if batch.references is None:
         ar = ar_loss(logits, packed, terms.label_smoothing)
     else:
-        ar = answer_loss(model, batch.references).total
+        ar = answer_loss(model, batch.references, terms.label_smoothing).total
     if terms.prompt_weight:
         ar = ar + terms.prompt_weight * prompt_loss(logits, packed)
     first, *more = learnt.values()

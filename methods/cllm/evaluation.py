@@ -29,6 +29,7 @@ class _Reply(NamedTuple):
     passes: int
     score: float | None  # of 1; None is not graded
     repetitive: bool
+    mechanism: Mapping[str, float]  # see `jacobi.mechanism`
 
 
 class Watch:
@@ -64,7 +65,9 @@ class Watch:
     def __call__(self, model: PreTrainedModel) -> Mapping[str, float]:
         """Return AR loss, tokens per pass, score (of 1) and rate of repetition, all held out.
 
-        The last three also for each task, where there are several (`held_out_score/gsm8k`).
+        And how many tokens an iteration fast-forwards and a block finds early, in the mean over
+        the replies. All but the loss also for each task, where there are several
+        (`held_out_score/gsm8k`).
         Questions that do not fit in the model's positions are left out.
 
         Raises:
@@ -115,6 +118,7 @@ class Watch:
             len(found.accept_lengths),
             self._score(task, sample, found.token_ids),
             is_repetitive(found.token_ids),
+            decoder.counters(),
         )
 
     def _score(self, task: Task, sample: Sample, token_ids: Sequence[int]) -> float | None:
@@ -130,7 +134,17 @@ def _figures(replies: Sequence[_Reply]) -> dict[str, float]:
         "held_out_tokens_per_pass": sum(reply.tokens for reply in replies) / passes,
         **({"held_out_score": sum(graded) / len(graded)} if graded else {}),
         "held_out_repetitive": sum(reply.repetitive for reply in replies) / len(replies),
+        **{f"held_out_{name}": value for name, value in _means(replies).items()},
     }
+
+
+def _means(replies: Sequence[_Reply]) -> dict[str, float]:
+    """Return the mean of each figure of the mechanism over the replies that have it."""
+    found: dict[str, list[float]] = {}
+    for reply in replies:
+        for name, value in reply.mechanism.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def _ar_loss(model: PreTrainedModel, questions: Sequence[TaskQuestion]) -> float:

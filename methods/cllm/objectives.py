@@ -41,6 +41,9 @@ class Global:
 class Local:
     """Every state learns from its next one in the chain; the last ones only teach.
 
+    Chains must begin all along the trajectories, those of states made online by `ahead`: a model
+    that only pairs a guess with what becomes of it at once is never told where that ends.
+
     Attributes:
         divergence: Of the student from the teacher.
         iterations: States in a chain.

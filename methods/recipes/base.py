@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from cllm_bench.training.trainer import Optimiser
 
 
+# Weights of a trained matrix are about so large. The original's 6,450 updates on Spider, at a rate
+# of up to 2e-5, could move one by three times that.
+LITTLE = 0.02
+
+
 class FittedRecipe(Protocol):
     """A recipe with the settings that all of ours have.
 
@@ -136,6 +141,12 @@ class RecipeRun(Generic[R]):
         settings = OptimiserSettings(**{**shared, **own})
         if not settings.steps:
             settings = replace(settings, steps=math.ceil(batches / settings.accumulate))
+            if (reach := settings.reach) < LITTLE:
+                self.job.tell(
+                    f"{self.recipe.role}: {settings.steps} updates at a rate of up to "
+                    f"{settings.learning_rate:g} move a weight by {reach:.2g} at most, which may "
+                    "be too little to learn: raise epochs or learning_rate, or lower tokens"
+                )
         return Optimiser(model, settings, folder, self.job.listen, rates)
 
     def fitted(self, stage: str) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> LossSum:
+def answer_loss(model: nn.Module, batch: dict[str, Tensor], smoothing: float = 0.0) -> LossSum:
     """Return the weighted cross-entropy of the next token, summed, over the sum of weights.
 
     Padding lies on the right, where causal attention never looks, so no mask is needed.
@@ -45,5 +45,7 @@ def answer_loss(model: nn.Module, batch: dict[str, Tensor]) -> LossSum:
     device = next(model.parameters()).device
     ids, weights = batch["ids"].to(device), batch["weights"].to(device)[:, 1:]
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-    losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    losses = cross_entropy(
+        logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none", label_smoothing=smoothing
+    )
     return LossSum((losses * weights.flatten()).sum(), float(batch["weights"][:, 1:].sum()), {})

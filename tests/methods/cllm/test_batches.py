@@ -339,3 +339,74 @@ def test_bf16_arithmetic_stays_finite(form, source):
     assert loss.total.dtype == torch.float32
     assert torch.isfinite(loss.total)
     assert torch.isfinite(gradient(loss.total, model)).all()
+
+
+def test_states_of_sliding_windows_keep_fresh_guesses_behind_a_random_place():
+    """The head stays, a part is predicted, and the rest is guessed, as a sliding window has it."""
+    model, pad = tiny("llama"), VOCABULARY - 1
+    states = replace(ONLINE, refill="sliding", guess="pad", pad_id=pad, copies=4, iterations=2)
+    seen = set()
+    for seed in range(20):
+        answers = texts(4)
+        guessed = pack(answers, states, random.Random(seed))
+        _, packed = run(model, guessed, states)
+        for row, answer in enumerate(answers):
+            for chain in range(2):
+                held = contexts(packed, row, chain)
+                before = copy_of(guessed, row, chain)
+                assert copy_of(packed, row, chain) == before  # a chain begins with guesses alone
+                predicted = literal_step(model, answer, before, held)
+                state = copy_of(packed, row, chain + 2)
+                for start, end, _ in held:
+                    own = state[start:end]
+                    matches = [
+                        cut
+                        for cut in range(1, end - start + 1)
+                        if own == [*predicted[start : start + cut], *[pad] * (end - start - cut)]
+                    ]
+                    assert matches
+                    if end - start == SIZE:
+                        seen.update(matches[:1])
+    assert seen == {*range(1, SIZE + 1)}
+
+
+def test_blocks_that_refill_whole_keep_no_guess():
+    states = replace(ONLINE, copies=2, iterations=2)
+    assert not any(packed.fresh.any() for packed in draws(states, counting(11), 20))
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_chains_begin_some_iterations_ahead(cached, ahead):
+    model = tiny("llama")
+    states = replace(ONLINE, copies=2, iterations=2, cached=cached)
+    answers = texts(2)
+    guessed = pack(answers, states, random.Random(0))
+    logits, packed = run(model, guessed, states, ahead)
+    assert logits.requires_grad
+    for row, answer in enumerate(answers):
+        held, state = contexts(packed, row, 0), copy_of(guessed, row, 0)
+        for _ in range(ahead):
+            state = literal_step(model, answer, state, held)
+        assert copy_of(packed, row, 0) == state
+        assert copy_of(packed, row, 1) == literal_step(model, answer, state, held)
+
+
+def test_how_far_ahead_differs_from_batch_to_batch():
+    states = replace(ONLINE, ahead=2)
+    found = [make_batch(texts(1), states, random.Random(seed)).ahead for seed in range(40)]
+    assert {*found} == {0, 1, 2}
+    assert make_batch(texts(1), ONLINE, random.Random(0)).ahead == 0
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_weights_learn_in_bf16_behind_passes_without_gradients(cached):
+    """Autocast keeps the weights that it has cast, and those cast without gradients have none."""
+    model = tiny("llama")
+    states = replace(ONLINE, copies=2, iterations=2, cached=cached)
+    batch = make_batch(texts(2), states, random.Random(0))._replace(ahead=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = cllm_loss(model, batch, states)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss.total, weights, allow_unused=True)
+    assert [name for name, each in zip(names, found, strict=True) if each is None] == []

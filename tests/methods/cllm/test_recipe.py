@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training.checkpoints import trained_state
 from cllm_bench.training.recipe_runner import run_recipe
 from cllm_bench_methods.cllm.evaluation import collapsed
+from cllm_bench_methods.cllm.paper import PaperRecipe
 from cllm_bench_methods.cllm.recipe import CllmRecipe
 from cllm_bench_methods.trajectories.collect import CollectionSettings, read_records
 
@@ -56,7 +58,8 @@ def test_it_leaves_a_family_that_runs_at_once(monkeypatch, tmp_path, tiny, train
 
 def test_what_lies_beside_the_weights(trained):
     lines = training_log(trained / "cllm")
-    held_out = {f"held_out_{n}" for n in ("ar_loss", "tokens_per_pass", "score", "repetitive")}
+    names = ("ar_loss", "tokens_per_pass", "score", "repetitive", "stationary_per_block")
+    held_out = {f"held_out_{name}" for name in (*names, "fast_forwarded_per_iteration")}
     assert [line["step"] for line in lines] == [0, 2, 4]
     assert lines[0].keys() == {"step"} | held_out
     assert held_out | {"loss", "ar_loss", "consistency_loss", "gradient_norm"} <= lines[-1].keys()
@@ -70,7 +73,7 @@ def test_what_lies_beside_the_weights(trained):
     assert cleaning["dropped"] == {}
     assert cleaning["augmented_tokens"] > 0
     config = json.loads((trained / "cllm" / "config.json").read_text(encoding="utf-8"))
-    assert config["cllm"] == {"block_size": 8, "guess": "prompt"}
+    assert config["cllm"] == {"block_size": 8, "refill": "block", "guess": "prompt"}
 
 
 def test_a_cllm_is_trained_further(monkeypatch, tmp_path, tiny, trained):
@@ -309,7 +312,11 @@ def job(tiny, trained):
         {"form": "single", "states": "online", "copies": 2, "iterations": 2},
         {"states": "online", "copies": 4, "iterations": 2, "guess": "last"},
         {"objective": "local", "copies": 2, "iterations": 2},
-        {"objective": "local", "copies": 3, "iterations": 3, "states": "online"},
+        {"objective": "local", "copies": 3, "iterations": 3, "states": "online", "ahead": 2},
+        {"states": "online", "refill": "sliding", "decoded": 4, "guess": "pad"},
+        {"anchor_weight": 1.0, "prompt_weight": 0.1, "normalise": "rows"},
+        {"label_smoothing": 0.1, "ar_labels": "reference"},
+        {"form": "single", "answers": 2},
         {"objective": "progressive"},
         {"objective": "progressive", "states": "online", "window": 2, "copies": 2},
         {"divergence": "reverse_kl"},
@@ -329,3 +336,19 @@ def test_every_option_trains(tmp_path, job, trained, changes):
     assert newest["consistency_loss"] > 0
     assert newest["gradient_norm"] > 0
     assert all(math.isfinite(value) for value in newest.values())
+
+
+def test_an_epoch_is_all_blocks_and_few_updates_are_told(tmp_path, job, trained):
+    """An update is one block of four answers each, so an epoch takes more than one pass."""
+    out, said = tmp_path / "out", []
+    settings = {**SHORT, "clean": False, "steps": 0, "learning_rate": 1e-5, "evaluate_every": 100}
+    recipe = PaperRecipe(**settings, epochs=2)
+    asked = replace(job(out), tell=said.append)
+    run_recipe("cllm-paper", recipe, asked, lambda _: None, siblings=[trained])
+    blocks = len(read_records(collection(out)))
+    assert blocks > 20
+    steps = math.ceil(2 * blocks / 4)
+    assert training_log(out / "cllm")[-1]["step"] == steps
+    (line,) = said
+    assert line.startswith(f"cllm: {steps} updates at a rate of up to 1e-05 move a weight by ")
+    assert line.endswith("raise epochs or learning_rate, or lower tokens")

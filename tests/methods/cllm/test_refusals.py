@@ -43,6 +43,16 @@ def refused(monkeypatch, capsys, asked):
         ({"augment": 2}, "augment is a share between 0 and 1, not 2"),
         ({"block_size": 1}, "block_size must be at least 2, not 1"),
         ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"refill": "sliding"}, "recorded states are those of blocks: give states=online"),
+        ({"ahead": 2}, "recorded states are those of blocks: give states=online"),
+        ({"anchor_weight": 1, "form": "single"}, "anchor_weight need form=packed"),
+        ({"epochs": 0}, "epochs must be above 0, and label_smoothing below 1"),
+        ({"label_smoothing": 1}, "epochs must be above 0, and label_smoothing below 1"),
+        ({"decoded": 1}, "decoded must be at least 2, not 1"),
+        (
+            {"objective": "local", "copies": 2, "iterations": 2, "states": "online"},
+            "online chains begin with fresh guesses: give ahead=8, say",
+        ),
     ],
     ids=lambda value: ",".join(map(str, value)) if isinstance(value, dict) else "",
 )
