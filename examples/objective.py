@@ -3,7 +3,7 @@
 A token is accepted only if all before it are right, so a student may care for the early ones first.
 The anchor is the cross-entropy of the answer's own tokens, read from a noisy state. Try it:
 
-    cllm-bench train cllm:objective=early_first,steps=100 --model mini-spider --task spider \
+    cllm-bench train cllm:objective=early_first,steps=100 --model mini --task spider \
         --plugin examples/objective.py --output my-cllm
     cllm-bench run --model my-cllm --method cllm --task spider --limit 50
 

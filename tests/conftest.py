@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -6,6 +7,12 @@ from random_models import KINDS, VOCABULARY, tiny_model
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_finish():
+    """Spare what the imports made from garbage collection: each run here ends with one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +30,18 @@ def one_thread_again():
     yield
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hastened():
+    """Runs in this process warm up and time passes for a moment only: no test is about speed."""
+    from cllm_bench.measurement import executor, runner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executor, "WARM_UP_RUNS", 1)
+        patch.setattr(executor, "WARM_UP_MEDIANS", 1)
+        patch.setattr(runner, "TURNS", 1)
+        yield
 
 
 @pytest.fixture(scope="session", params=KINDS)

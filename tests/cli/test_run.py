@@ -2,11 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 
+import forked
 from families import cli, rows, write_task
 
 TIMED = {
@@ -82,16 +82,15 @@ def test_killed_in_the_middle_and_repeated(monkeypatch, tmp_path, command):
     arguments = [*command, "--data", tmp_path, "--method", "jacobi", "--repeats", 4]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert cli(monkeypatch, *arguments, "--output", whole) == 0
-    full = [sys.executable, "-m", "cllm_bench", *map(str, arguments), "--output", str(killed)]
-    process = subprocess.Popen(full, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.start(tmp_path / "log", forked.command, *arguments, "--output", killed)
     samples = killed / "samples.jsonl"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if samples.exists() and samples.read_bytes().count(b"\n") >= 10:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = samples.read_bytes()
     assert before.count(b"\n") >= 10
     assert cli(monkeypatch, *arguments, "--output", killed) == 0

@@ -1,6 +1,7 @@
 """Passes timed alone, at their context and behind the weights that came before them."""
 
 import torch
+from families import SMALL
 
 from cllm_bench.contracts import Sampling
 from cllm_bench.engine.clock import Clock
@@ -45,7 +46,7 @@ def test_passes_behind_other_weights_are_timed_behind_them(tiny):
 
 
 def test_heads_count_as_passes_of_their_own():
-    family = find_family("mini", runtime=Runtime("cpu", "float32", threads=1).resolve())
+    family = find_family(str(SMALL), runtime=Runtime("cpu", "float32", threads=1).resolve())
     steps = Medusa(tree="0;0.0;1").bind(family)(torch.arange(5), Sampling())
     for _ in range(4):
         next(steps)

@@ -1,11 +1,14 @@
-"""A tiny family on disk and a tiny task as a plugin, to drive the whole program in seconds."""
+"""A small trained family, and a tiny one with a tiny task, to drive the program in seconds."""
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from random_models import tiny_model
+
+SMALL = Path(__file__).parents[1] / "families" / "small"  # trained; it has learnt `spider` only
 
 TASK = '''
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ from cllm_bench.decoding.loop import generate
 from cllm_bench.engine.clock import Clock
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
+from cllm_bench.measurement import executor
 from cllm_bench.measurement.executor import Executor
 from cllm_bench.measurement.prompts import Prompt
 from cllm_bench.measurement.turn_orders import balanced_orders
@@ -130,6 +131,19 @@ def test_a_library_is_asked_for_the_whole_reply_whenever_it_begins_one():
     answering.prepare("counting", Prompt(PROMPT, Sampling(), 80, None))
     assert set(library.settled[4:]) == {2, 32}
     assert set(library.limits) == {9, 80}
+
+
+@pytest.mark.parametrize(("paces", "medians"), [((9, 5, 3, 3), 4), ((9, 5, 3, 2, 1), 5)])
+def test_warm_up_ends_with_two_medians_that_agree_or_after_some(monkeypatch, paces, medians):
+    """Of replies of which each third is an outlier."""
+    monkeypatch.setattr(executor, "WARM_UP_RUNS", 3)
+    monkeypatch.setattr(executor, "WARM_UP_MEDIANS", 5)
+    cell = SimpleNamespace(label="ar", method=SimpleNamespace(bind=lambda _: None))
+    warming = Executor(SimpleNamespace(phases=([cell],), family=None), Clock())
+    runs = iter([pace for each in paces for pace in (each, 100.0, each)])
+    monkeypatch.setattr(warming, "_pace", lambda *_: next(runs))
+    warming.prepare("counting", Prompt(PROMPT, Sampling(), 80, None))
+    assert len(list(runs)) == 3 * (len(paces) - medians)
 
 
 def test_a_fixed_neighbour_favours_nobody():

@@ -5,10 +5,9 @@ import json
 import weakref
 
 import pytest
-from families import cli, rows
+from families import SMALL, cli, rows
 
 from cllm_bench.engine import loading
-from cllm_bench.measurement import executor, runner
 from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.phases import split_into_phases
 from cllm_bench.results.folder import ResultFolder
@@ -65,26 +64,13 @@ class Loaded:
 def command(out, *more):
     asked = [flag for method in METHODS for flag in ("--method", method)]
     common = ["--task", "spider", "--limit", 1, "--repeats", 1, "--threads", 1, "--device", "cpu"]
-    return ["run", "--model", "mini", *asked, *common, *more, "--output", out]
-
-
-def hasten(patch):
-    """Measure next to nothing: these tests are about replies and weights."""
-    patch.setattr(executor, "WARM_UP_RUNS", 1)
-    patch.setattr(executor, "WARM_UP_MEDIANS", 1)
-    patch.setattr(runner, "TURNS", 1)
-
-
-@pytest.fixture(autouse=True)
-def hastened(monkeypatch):
-    hasten(monkeypatch)
+    return ["run", "--model", SMALL, *asked, *common, *more, "--output", out]
 
 
 @pytest.fixture(scope="module")
 def phased(tmp_path_factory):
     out = tmp_path_factory.mktemp("phased") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        hasten(patch)
         loaded = Loaded(patch)
         assert cli(patch, *command(out, "--phases")) == 0
     return out, loaded

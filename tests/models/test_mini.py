@@ -1,4 +1,4 @@
-"""The bundled family of all tasks: it answers, and exact methods give its greedy answers."""
+"""The bundled family: it answers, and exact methods give its greedy answers."""
 
 import json
 
@@ -19,7 +19,7 @@ from cllm_bench_tasks.gsm8k.task import Gsm8k
 from cllm_bench_tasks.humaneval.task import HumanEval
 from cllm_bench_tasks.spider.task import Spider
 
-QUESTIONS = 5
+QUESTIONS = 3
 TASKS = {"spider": Spider(), "gsm8k": Gsm8k(), "humaneval": HumanEval()}
 
 

@@ -2,15 +2,14 @@
 
 import json
 import math
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from cllm_trainings import SHORT, TASK, arguments, collection, contents, training_log
 from families import cli, rows
+from forked import ends_killed
+from killed_trainings import SHARD_SIZE, killed_as_it_collects, killed_as_it_fits
 from safetensors.torch import load_file
 
 from cllm_bench.contracts import Source, TrainingJob
@@ -115,60 +114,12 @@ def test_figures_of_several_tasks_are_told_apart(monkeypatch, tmp_path, tiny):
         assert 0 < line["held_out_score"] < 1
 
 
-SMALL_SHARDS, SAVES = 6, 0
-KILLED = f"""
-import os, signal
-import cllm_bench.training.trainer as optimise
-import cllm_bench_methods.trajectories.collect as collection
-from pyarrow import parquet
-
-def patched(cls, **changes):
-    real = cls.__init__
-    cls.__init__ = lambda self, *a, **k: real(self, *a, **k | changes)
-
-patched(collection.CollectionSettings, shard_size={SMALL_SHARDS})
-patched(optimise.OptimiserSettings, save_every={SAVES})
-calls = []
-
-def dying(real, at):
-    def write(what, where):
-        calls.append(where)
-        if len(calls) < at:
-            return real(what, where)
-        stream = where if hasattr(where, "write") else where.open("wb")
-        stream.write(b"PAR1 a half")
-        stream.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return write
-
-"""
-IN_COLLECTION = "parquet.write_table = dying(parquet.write_table, 3)\n"
-IN_FIT = """
-real = optimise.write_state
-saving = dying(lambda state, file: real(file, state), 4)
-optimise.write_state = lambda file, state: (
-    saving(state, file.with_name(file.name + ".writing")
-    if len(calls) == 3 and file.name == "checkpoint.pt" else file)
-    if file.name == "checkpoint.pt" else real(file, state)
-)
-"""
-
-
-def killed(code, asked):
-    """Run the program in a process that ends itself as it writes; what it writes stays a half."""
-    start = "from cllm_bench.cli.app import main\nmain()\n"
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED + code + start, *asked], capture_output=True, check=False
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
-
-
 def in_small_shards(monkeypatch):
     real = CollectionSettings.__init__
     monkeypatch.setattr(
         CollectionSettings,
         "__init__",
-        lambda self, *a, **k: real(self, *a, **k | {"shard_size": 6}),
+        lambda self, *a, **k: real(self, *a, **k | {"shard_size": SHARD_SIZE}),
     )
 
 
@@ -179,12 +130,12 @@ def test_killed_and_repeated_it_ends_with_the_same_records_and_weights(
     settings = {"states": states, "steps": 6, "copies": 2, "iterations": 2}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     asked = arguments(tiny, broken, **settings)
-    killed(IN_COLLECTION, asked)
+    ends_killed(tmp_path / "log", killed_as_it_collects, asked)
     shards = sorted(file.name for file in collection(broken).glob("*.parquet"))
     assert shards == ["shard-00000.parquet", "shard-00001.parquet"]
     assert not (collection(broken) / "manifest.json").exists()
     first = (collection(broken) / shards[0]).read_bytes()
-    killed(IN_FIT, asked)
+    ends_killed(tmp_path / "log", killed_as_it_fits, asked)
     fit = broken / "training" / "cllm" / "fit-1"
     assert torch.load(fit / "checkpoint.pt", weights_only=True)["step"] == 3
     assert not (broken / "family.toml").exists()

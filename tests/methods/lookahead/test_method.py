@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import write_checkpoint, write_family
+from families import SMALL, write_checkpoint, write_family
 from greedy_decoding import decode, expected_tokens, half_first
 from random_models import tiny_model
 from scripted_session import Scripted
@@ -192,14 +192,14 @@ def test_cllm_refuses_settings_of_jacobi_beside_lookahead(settings):
         Cllm(decoding="lookahead", **settings)
 
 
-def test_the_defaults_settle_more_tokens_a_pass_than_jacobi_on_the_bundled_model():
-    mini = find_family("mini-spider", runtime=CPU)
+def test_the_defaults_settle_more_tokens_a_pass_than_jacobi_on_a_trained_model():
+    small = find_family(str(SMALL), runtime=CPU)
     samples = Spider().samples(Source()).samples[::25][:8]
-    prompts = [torch.tensor(mini.tokenizer(sample.prompt).input_ids) for sample in samples]
+    prompts = [torch.tensor(small.tokenizer(sample.prompt).input_ids) for sample in samples]
 
     def answers(method):
-        decoder = method.bind(mini)
-        found = [decode(decoder, prompt, limit=128, stop_ids=mini.stop_ids) for prompt in prompts]
+        decoder = method.bind(small)
+        found = [decode(decoder, prompt, limit=128, stop_ids=small.stop_ids) for prompt in prompts]
         kept = sum(len(each.token_ids) - 1 for each in found)
         passes = sum(len(each.accept_lengths) for each in found)
         return [each.token_ids for each in found], kept / passes

@@ -1,12 +1,11 @@
 """The recipe `target`, seconds long: from scratch, resumed after a kill, and as fine-tuning."""
 
 import json
-import signal
-import subprocess
-import sys
 
 import torch
 from families import cli
+from forked import ends_killed
+from killed_trainings import killed_at_step
 from target_trainings import TASK, TINY, train
 
 from cllm_bench.engine.family import find_family
@@ -69,41 +68,12 @@ def write_spider(folder):
     return folder
 
 
-# A training that saves after 25 steps, makes 17 more and waits to be killed.
-WAITING = """
-import sys
-import cllm_bench.training.trainer as trainer
-
-real = trainer.Optimiser._one_step
-
-def one_step(self, *given):
-    if self._step == 42:
-        print("waiting", flush=True)
-        sys.stdin.read()
-    figures, _ = real(self, *given)
-    return figures, self._step == 24
-
-trainer.Optimiser._one_step = one_step
-from cllm_bench.cli.app import main
-
-main()
-"""
-
-
 def test_killed_and_repeated_it_ends_with_the_same_weights(monkeypatch, tmp_path):
     recipe = f"{TINY},steps=60"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(monkeypatch, recipe, whole) == 0
     arguments = ["train", recipe, "--task", TASK, "--output", str(killed), "--threads", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, *arguments, "--device", "cpu"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    with process:
-        assert process.stdout.readline() == b"waiting\n"
-        process.send_signal(signal.SIGKILL)
+    ends_killed(tmp_path / "log", killed_at_step, [*arguments, "--device", "cpu"], 42, 25)
     checkpoint = killed / "training" / "target" / "fit" / "checkpoint.pt"
     assert torch.load(checkpoint, weights_only=True)["step"] == 25
     assert train(monkeypatch, recipe, killed) == 0

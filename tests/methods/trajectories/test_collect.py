@@ -2,17 +2,13 @@
 
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from collections_of import LIMIT, SIZE, decoder_of, settings_of
+from forked import ends_killed
 from greedy_decoding import decode, expected_tokens, share
+from killed_trainings import killed_collection
 from random_models import VOCABULARY, tiny_model
 
 from cllm_bench.errors import UserError
@@ -263,46 +259,9 @@ def test_two_ranks_leave_what_one_leaves(llama, questions, collected, tmp_path):
     assert read_records(tmp_path) == collected[1]
 
 
-HELPERS = str(Path(__file__).parents[2] / "helpers")
-KILLED = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from random_models import tiny_model
-from collections_of import decoder_of, settings_of
-from cllm_bench_methods.trajectories.collect import Question, collect
-
-def listen(what, done, total):
-    print(done, flush=True)
-    if done == 10:
-        sys.stdin.read()  # in the middle of the third shard: wait to be killed
-
-questions = [Question(*map(tuple_if_list, each)) for each in {questions!r}]
-collect(
-    questions, decoder_of(tiny_model("llama")), folder=Path({folder!r}),
-    settings=settings_of(), listen=listen,
-)
-""".replace("Question(*map(tuple_if_list, each))", "Question(*each)")
-
-
 def test_a_killed_collection_goes_on(llama, questions, collected, tmp_path):
-    code = KILLED.format(tests=HELPERS, questions=list(map(tuple, questions)), folder=str(tmp_path))
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    with process:
-        for line in process.stdout:
-            if line.strip() == "10":
-                break
-        time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    log = tmp_path.with_suffix(".log")  # killed in the middle of the third shard
+    ends_killed(log, killed_collection, questions, tmp_path, settings_of(), 10)
     whole = {file.name for file in tmp_path.glob("shard-*")}
     assert whole == {"shard-00000.parquet", "shard-00001.parquet"}
     kept = {name: (tmp_path / name).read_bytes() for name in whole}

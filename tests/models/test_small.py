@@ -1,14 +1,12 @@
-"""The bundled family of one task: it answers, and every exact method gives its greedy answer."""
-
-import json
+"""The small trained family: it answers, and every exact method gives its greedy answer."""
 
 import pytest
 import torch
+from families import SMALL
 from greedy_decoding import decode
 
 from cllm_bench.contracts import Source
 from cllm_bench.engine.family import find_family
-from cllm_bench.engine.family_file import BUNDLED
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench_methods.ar import Autoregressive
 from cllm_bench_methods.cllm.method import Cllm
@@ -17,12 +15,12 @@ from cllm_bench_methods.medusa.method import Medusa
 from cllm_bench_methods.speculative.method import Speculative
 from cllm_bench_tasks.spider.task import Spider
 
-QUESTIONS = 12
+QUESTIONS = 6
 
 
 @pytest.fixture(scope="module")
 def family():
-    return find_family("mini-spider", runtime=Runtime("cpu", "float32", threads=1))
+    return find_family(str(SMALL), runtime=Runtime("cpu", "float32", threads=1))
 
 
 @pytest.fixture(scope="module")
@@ -92,13 +90,3 @@ def test_trained_methods_settle_several_tokens_a_pass_where_plain_jacobi_settles
     assert tokens_per_pass("cllm") > 3
     assert tokens_per_pass("speculative") > 3
     assert tokens_per_pass("medusa") > 2.5
-
-
-@pytest.mark.parametrize("role", ["target", "cllm", "draft", "medusa"])
-def test_its_log_and_settings_lie_beside_the_weights(role):
-    folder = BUNDLED / "mini-spider" / role
-    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
-    config = json.loads((folder / "training_config.json").read_text())["configuration"]
-    assert log[-1]["step"] == config["settings"]["steps"]
-    assert config["recipe"] == role
-    assert config["tasks"]["spider"]["source"] == "built-in"
