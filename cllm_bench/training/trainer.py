@@ -129,6 +129,11 @@ class Optimiser:
         self._next_save = 0.0
         self._resume()
 
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self._device
+
     def fit(
         self,
         batches: Batches,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from cllm_bench.contracts import Divergence, Objective, Stage, TrainingJob
 from cllm_bench.core.registry import Door
@@ -38,6 +38,7 @@ from .method import NOTED
 from .states import Answer, States, Terms, mean_blocks
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -69,8 +70,6 @@ class CllmRecipe:
         guess: Where fresh guesses come from: see the method `jacobi`.
         refill: As the checkpoint will be decoded: see the method `jacobi`. With `sliding`, states
             made online keep fresh guesses behind a random place, as sliding windows have them.
-        decoded: Tokens of the window that the checkpoint is decoded with; 0 is `block_size`. Rows
-            of longer blocks train those of shorter windows too, and on a CPU every row costs.
         ahead: Jacobi iterations, at most, that the model makes of a guess before the first state
             of a chain (online only); how many is drawn for every batch.
         shift: Let blocks begin anywhere in the answer (online only).
@@ -119,7 +118,6 @@ class CllmRecipe:
     iterations: int = 1
     guess: Literal["prompt", "vocab", "pad", "last"] = "prompt"
     refill: Literal["block", "sliding"] = "block"
-    decoded: int = 0
     ahead: int = 0
     shift: bool = True
     window: int = 4
@@ -152,8 +150,6 @@ class CllmRecipe:
         at_least(self, 0, "questions", "steps", "answers", "lora_rank", "seed", "ahead")
         at_least(self, 0, "ar_weight", "prompt_weight", "anchor_weight", "label_smoothing")
         at_least(self, 2, "block_size")
-        if self.decoded:
-            at_least(self, 2, "decoded")
         if self.epochs <= 0 or self.label_smoothing >= 1:
             raise UserError("cllm: epochs must be above 0, and label_smoothing below 1")
         if self.states == "recorded" and (self.refill == "sliding" or self.ahead):
@@ -231,8 +227,7 @@ class CllmRecipe:
 
     def decoding(self, round_: int) -> Jacobi:
         """Return how a round's model is decoded."""
-        size = self.decoded or self.block_of(round_)
-        return Jacobi(size, refill=self.refill, guess=self.guess)
+        return Jacobi(self.block_of(round_), refill=self.refill, guess=self.guess)
 
     def recorded_block(self, round_: int) -> int:
         """Return the block size of a round's records."""
@@ -327,7 +322,6 @@ class _Training(RecipeRun[CllmRecipe]):
         data = self.batches(answers)
         # A pass over answers that train one block each is one over a share of the blocks.
         share = mean_blocks(answers, states) if recipe.form == "single" else 1.0
-        target = self._anchor()
         try:
             optimiser = self.optimiser(
                 self._model(round_),
@@ -336,6 +330,7 @@ class _Training(RecipeRun[CllmRecipe]):
                 floor=0.0,
                 weight_decay=0.0,
             )
+            target = self._anchor(optimiser.device)
             optimiser.fit(
                 lambda number: make_batch(
                     data.batch(number), states, random.Random(f"{recipe.seed}/{number}")
@@ -391,11 +386,12 @@ class _Training(RecipeRun[CllmRecipe]):
             model.load_state_dict(self.fitted(f"fit-{round_}"))
         return model
 
-    def _anchor(self) -> PreTrainedModel | None:
-        """Return the frozen target, if the model is anchored to it."""
+    def _anchor(self, device: torch.device) -> PreTrainedModel | None:
+        """Return the frozen target on the device of this process, if there is an anchor."""
         if not self.recipe.anchor_weight:
             return None
-        return self.load("target").eval().requires_grad_(False)
+        target: Any = self.load("target").eval().requires_grad_(False)
+        return target.to(device)
 
     def _leave_good(self, round_: int, folder: Path) -> str:
         """Leave the last good weights of a collapsed fit as a checkpoint; say where it is."""

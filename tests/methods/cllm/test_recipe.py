@@ -264,7 +264,7 @@ def job(tiny, trained):
         {"states": "online", "copies": 4, "iterations": 2, "guess": "last"},
         {"objective": "local", "copies": 2, "iterations": 2},
         {"objective": "local", "copies": 3, "iterations": 3, "states": "online", "ahead": 2},
-        {"states": "online", "refill": "sliding", "decoded": 4, "guess": "pad"},
+        {"states": "online", "refill": "sliding", "guess": "pad"},
         {"anchor_weight": 1.0, "prompt_weight": 0.1, "normalise": "rows"},
         {"label_smoothing": 0.1, "ar_labels": "reference"},
         {"form": "single", "answers": 2},

@@ -48,7 +48,6 @@ def refused(monkeypatch, capsys, asked):
         ({"anchor_weight": 1, "form": "single"}, "anchor_weight need form=packed"),
         ({"epochs": 0}, "epochs must be above 0, and label_smoothing below 1"),
         ({"label_smoothing": 1}, "epochs must be above 0, and label_smoothing below 1"),
-        ({"decoded": 1}, "decoded must be at least 2, not 1"),
         (
             {"objective": "local", "copies": 2, "iterations": 2, "states": "online"},
             "online chains begin with fresh guesses: give ahead=8, say",
