@@ -108,3 +108,24 @@ def command(tiny):
     family, plugin = tiny
     tiny_run = ["--model", family, "--plugin", plugin, "--task", "counting", "--threads", 1]
     return ["run", *tiny_run, "--no-noise-floor"]
+
+
+@pytest.fixture
+def fewer_draws(monkeypatch):
+    """Contract checks that draw seldom."""
+    from cllm_bench.testing.sampling import DRAWS
+
+    monkeypatch.setitem(DRAWS, "exact", 100)
+    monkeypatch.setitem(DRAWS, "distribution", 250)
+
+
+@pytest.fixture
+def few_models(monkeypatch):
+    """Contract checks on two models and three prompts."""
+    from cllm_bench.testing.subject import Subject
+    from cllm_bench.testing.tiny_models import VARIED
+
+    for name in ("Qwen2", "GPT-2", "GPT-NeoX"):
+        monkeypatch.delitem(VARIED, name)
+    every = Subject.prompts
+    monkeypatch.setattr(Subject, "prompts", lambda *arguments: every(*arguments)[1::2])

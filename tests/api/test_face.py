@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ def run(output, **options):
         output=output,
         **options,
     )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run."""
+    return run(tmp_path_factory.mktemp("finished") / "out").folder
 
 
 def test_importing_the_package_imports_nothing_else():
@@ -61,10 +68,9 @@ def test_a_run_prints_nothing_and_resumes(tmp_path, capfd):
     assert cllm_bench.table(tmp_path / "out") == (tmp_path / "out" / "table.md").read_text()
 
 
-def test_data_frames_equal_the_file(tmp_path):
-    run(tmp_path / "out")
-    lines = (tmp_path / "out" / "samples.jsonl").read_text().splitlines()
-    found = cllm_bench.load_results(tmp_path / "out")
+def test_data_frames_equal_the_file(finished):
+    lines = (finished / "samples.jsonl").read_text().splitlines()
+    found = cllm_bench.load_results(finished)
     rows = found.rows.drop(columns="folder")
     assert len(rows) == len(lines)
     for line, (_, row) in zip(lines, rows.iterrows(), strict=True):
@@ -72,12 +78,12 @@ def test_data_frames_equal_the_file(tmp_path):
             ours = list(row[name]) if isinstance(value, list) else row[name]
             assert ours == value or (value is None and ours != ours) or ours is value, name
     assert list(found.summaries["method"]) == ["ar", "jacobi"]
-    stored = json.loads((tmp_path / "out" / "summary.json").read_text())
+    stored = json.loads((finished / "summary.json").read_text())
     assert list(found.summaries) == ["folder", *stored[0]]
 
 
-def test_a_folder_without_rows_keeps_its_table(tmp_path):
-    run(tmp_path / "out")
+def test_a_folder_without_rows_keeps_its_table(tmp_path, finished):
+    shutil.copytree(finished, tmp_path / "out")
     whole = cllm_bench.table(tmp_path / "out")
     (tmp_path / "out" / "samples.jsonl").unlink()
     told = []

@@ -21,6 +21,7 @@ def written(monkeypatch, tmp_path):
     return tmp_path / "my_idea.py"
 
 
+@pytest.mark.usefixtures("fewer_draws", "few_models")
 def test_it_keeps_the_contract_as_written(monkeypatch, written, capsys):
     assert cli(monkeypatch, "check-method", "my_idea", "--plugin", "my_idea.py") == 0
     assert "14 checks: 13 passed, 1 skipped" in capsys.readouterr().out

@@ -1,6 +1,4 @@
-"""Run by `accelerate launch` in every process: trainings stopped, resumed, guarded, adapted.
-
-    distributed_worker.py FOLDER
+"""What every process of a launch runs: trainings stopped, resumed, guarded, adapted.
 
 Leaves a folder for each training, and what each process saw of errors. Run in a single process it
 leaves what they are compared with.
@@ -8,9 +6,7 @@ leaves what they are compared with.
 
 import json
 import random
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from next_token_training import next_token, texts
@@ -19,7 +15,7 @@ from random_models import tiny_model
 
 from cllm_bench.engine.session import Session
 from cllm_bench.errors import TrainingCollapsed, UserError
-from cllm_bench.machine.processes import barrier, is_main, join, on_main, rank, world_size
+from cllm_bench.machine.processes import barrier, join, on_main, rank, world_size
 from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 from cllm_bench_methods.cllm.batches import Answer, cllm_loss, make_batch
 
@@ -105,9 +101,3 @@ def main(folder):
     }
     (folder / f"seen-{rank()}.json").write_text(json.dumps(seen))
     barrier()
-    if is_main():
-        print("finished")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

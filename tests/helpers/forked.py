@@ -24,14 +24,15 @@ def _server():
     return context
 
 
-def start(log, function, *arguments):
+def start(log, function, *arguments, environment=None):
     """Start a function of a helper module; what it prints goes to the file `log`."""
-    process = _server().Process(target=_logged, args=(log, function, *arguments))
+    process = _server().Process(target=_run, args=(log, environment or {}, function, arguments))
     process.start()
     return process
 
 
-def _logged(log, function, *arguments):
+def _run(log, environment, function, arguments):
+    os.environ.update(environment)
     with log.open("wb") as stream:
         for number in (1, 2):
             os.dup2(stream.fileno(), number)
@@ -42,7 +43,7 @@ def ends_killed(log, function, *arguments):
     """Run a function of a helper module that ends its process by `die`."""
     process = start(log, function, *arguments)
     process.join()
-    assert process.exitcode == -signal.SIGKILL, log.read_text()
+    assert process.exitcode == -signal.SIGKILL, log.exists() and log.read_text()
 
 
 def die():

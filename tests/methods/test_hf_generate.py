@@ -78,7 +78,7 @@ def expected(family, prompts):
 
 def test_generate_is_exact_one_token_a_pass(family, prompts, expected):
     decoder = HfGenerate().bind(family)
-    for prompt, tokens in zip(prompts, expected, strict=True):
+    for prompt, tokens in share(0, 2, prompts, expected):
         found = decode(decoder, prompt, LIMIT)
         assert found.token_ids == tokens
         assert found.accept_lengths == (1,) * (LIMIT - 1)
@@ -89,7 +89,7 @@ def test_generate_is_exact_one_token_a_pass(family, prompts, expected):
 def test_a_static_cache_gives_the_same_tokens(family, prompts, expected):
     """Prompts of any order, so that the cache grows; and limits beneath what it holds."""
     decoder = HfGenerate(cache="static").bind(family)
-    for index, (prompt, tokens) in enumerate(zip(prompts, expected, strict=True)):
+    for index, (prompt, tokens) in enumerate(share(1, 2, prompts, expected)):
         limit = LIMIT - index % 3
         found = decode(decoder, prompt, limit)
         assert found.token_ids == tokens[:limit]

@@ -16,8 +16,8 @@ from cllm_bench.testing.methods import method_suite
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cllm-bench-bigram"
 MODULE = EXAMPLE / "cllm_bench_bigram.py"
 
-test_the_example_keeps_the_contract = method_suite(
-    runpy.run_path(str(MODULE), run_name="cllm_bench_bigram")["Bigram"]
+test_the_example_keeps_the_contract = pytest.mark.usefixtures("fewer_draws")(
+    method_suite(runpy.run_path(str(MODULE), run_name="cllm_bench_bigram")["Bigram"])
 )
 
 

@@ -1,14 +1,13 @@
-"""Two processes on one machine, started by `accelerate launch`, train what one process trains."""
+"""Two processes on one machine train what one process trains."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import distributed_worker
+import forked
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from families import cli
 
 from cllm_bench.training.trainer import trained_state
@@ -17,23 +16,38 @@ RECIPE = (
     "target:init=scratch,hidden=16,layers=2,heads=2,feed_forward=24,vocabulary=400,"
     "learning_rate=0.01,tokens=512,steps=20,accumulate=4"
 )
-HELPERS = Path(__file__).parents[1] / "helpers"
 
 
-def launch(*arguments, sharded=False):
-    """Run two processes to their end; return what they wrote."""
-    how = ["--use_fsdp", "--fsdp_version", "2"] if sharded else ["--multi_gpu"]
-    command = [
-        *(sys.executable, "-m", "accelerate.commands.launch", *how),
-        *("--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no"),
-        *("--dynamo_backend", "no", "--main_process_port", 0, *arguments),
+def launch(flags, folder, function, *arguments):
+    """Run a function in two processes as `accelerate launch` starts them; return what they say."""
+    asked = [*flags, "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    asked += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    asked += ["--main_process_port", "0", "program"]
+    options = launch_command_parser().parse_args(asked)
+    environment = prepare_multi_gpu_env(options) | {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": options.master_port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    logs = [folder / f"log-{rank}" for rank in range(2)]
+    processes = [
+        forked.start(log, function, *arguments, environment=environment | ranks(rank))
+        for rank, log in enumerate(logs)
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout + done.stderr
+    try:
+        for process, log in zip(processes, logs, strict=True):
+            process.join(200)
+            assert process.exitcode == 0, log.exists() and log.read_text()[-4000:]
+    finally:
+        for process in processes:
+            process.kill()
+    return "".join(log.read_text() for log in logs)
+
+
+def ranks(number):
+    return {"RANK": str(number), "LOCAL_RANK": str(number)}
 
 
 def log(folder):
@@ -59,7 +73,7 @@ def test_two_processes_leave_what_one_does(monkeypatch, tmp_path):
     command = ["train", RECIPE, "--task", "spider:train_questions=400", "--threads", 1]
     command += ["--device", "cpu", "--output"]
     assert cli(monkeypatch, *command, one) == 0
-    said = launch("-m", "cllm_bench", *command, two)
+    said = launch(["--multi_gpu"], tmp_path, forked.command, *command, two)
     assert [said.count(text) for text in ("tokenizer\n", "fit\n", "export\n", "Saved to")] == [
         1
     ] * 4
@@ -71,7 +85,7 @@ def test_shards_train_what_one_process_trains(tmp_path):
     """Stopped and resumed, with adapters, in bf16, and when something goes wrong."""
     one, two = tmp_path / "one", tmp_path / "two"
     distributed_worker.main(one)
-    assert "finished" in launch(HELPERS / "distributed_worker.py", two, sharded=True)
+    launch(["--use_fsdp", "--fsdp_version", "2"], tmp_path, distributed_worker.main, two)
     for name in ("plain", "adapted", "chained"):
         assert_alike(one / name, two / name)
     assert [line["step"] for line in log(two / "plain")] == [0, 4, 8, 12]

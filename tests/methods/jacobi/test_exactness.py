@@ -43,8 +43,7 @@ def test_stop_token_inside_a_block(model, prompts, expected, refill):
     start = refill == "sliding"
     for index, (prompt, tokens) in enumerate(share(start, 2, prompts, expected)):
         stop = tokens[(2 * index + start) % 20]
-        wanted = expected_tokens(model, prompt, stop_id=stop)
-        assert wanted[-1] == stop
+        wanted = tokens[: tokens.index(stop) + 1]
         for each in (decoder, plain):
             found = decode(each, prompt, stop_ids={stop})
             assert found.token_ids == wanted
