@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -31,7 +30,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import cllm_bench
 from cllm_bench.contracts import Exactness, Sampling, Source, Step
@@ -55,7 +54,8 @@ from cllm_bench.results.summary import Summary
 if TYPE_CHECKING:
     from torch import Tensor
 
-METHODS = ("ar", "hf_generate", "cllm", "llama_cpp")
+METHODS = ("ar", "hf_generate", "cllm", "llama_cpp", "llama_cpp:cache=f32")
+BASELINE = "llama_cpp"
 TASKS = ("spider", "gsm8k", "humaneval")
 PACKAGES = ("xllamacpp", "gguf")
 MISMATCHES = 0.03  # the most, as a share of the replies: with more it is another model
@@ -65,20 +65,30 @@ SERVER = Path(__file__).with_name("llama_server.py")
 SPINS = "20000"
 
 
+Cache = Literal["f16", "f32"]
+
+
 @dataclass(frozen=True)
 class LlamaCpp:
-    """llama.cpp's plain greedy decoding, in float32, on the family's number of threads.
+    """llama.cpp's plain greedy decoding of float32 weights, on the family's number of threads.
 
     Attributes:
+        cache: Precision of keys and values. `f16` is llama.cpp's default and faster; `f32` is what
+            the other methods of a run have.
         context: The most tokens of prompt and reply together.
         checkpoint: The role in the family that decodes.
     """
 
-    exactness: ClassVar[Exactness] = "exact"
     own_weights: ClassVar[bool] = True
 
+    cache: Cache = "f16"
     context: int = 4096
     checkpoint: str = "target"
+
+    @property
+    def exactness(self) -> Exactness:
+        """What a float16 cache changes is more than a tie."""
+        return "exact" if self.cache == "f32" else "lossy"
 
     def bind(self, family: ModelFamily) -> LlamaCppDecoder:
         """Write the weights as GGUF and have them served."""
@@ -96,7 +106,7 @@ class LlamaCpp:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.gguf"
             write_gguf(file, family.plain_model(self.checkpoint), family.tokenizer, stop_id)
-            return LlamaCppDecoder(LlamaServer(file, runtime.threads, self.context))
+            return LlamaCppDecoder(LlamaServer(file, runtime.threads, self.context, self.cache))
 
 
 class LlamaServer:
@@ -110,16 +120,17 @@ class LlamaServer:
         file: The model, read before this returns.
         threads: Of its pool.
         context: The most tokens of a sequence.
+        cache: Precision of its keys and values.
 
     Attributes:
-        facts: What it says of itself.
+        facts: Versions, build and processor features, as it tells them.
 
     Raises:
         UserError: It does not start.
     """
 
-    def __init__(self, file: Path, threads: int, context: int) -> None:
-        command = [sys.executable, str(SERVER), str(file)]
+    def __init__(self, file: Path, threads: int, context: int, cache: Cache) -> None:
+        command = [sys.executable, str(SERVER), str(file), "--cache", cache]
         command += ["--threads", str(threads), "--context", str(context)]
         process = subprocess.Popen(
             command,
@@ -136,7 +147,7 @@ class LlamaServer:
             self.close()
             raise UserError(f"llama.cpp's server did not start: {' '.join(command)}")
         self.facts: dict[str, Any] = json.loads(line)
-        host, _, port = self.facts["address"].rpartition("/")[2].partition(":")
+        host, _, port = self.facts.pop("address").rpartition("/")[2].partition(":")
         self._place = (host, int(port))
 
     def complete(self, prompt_ids: Sequence[int], limit: int) -> dict[str, Any]:
@@ -172,7 +183,11 @@ def _end(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     process.stdin.close()  # what it waits for
     process.stdout.close()
-    process.wait()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class LlamaCppDecoder:
@@ -229,7 +244,7 @@ def compare(family: ModelFamily, task: Any, limit: int) -> tuple[Agreement, Mapp
     """
     from cllm_bench_methods.ar import Autoregressive
 
-    decoders = (Autoregressive().bind(family), LlamaCpp().bind(family))
+    decoders = (Autoregressive().bind(family), LlamaCpp(cache="f32").bind(family))
     clock, ends = device_clock(family.runtime.device), ends_of(task.stop, family.tokenizer)
     counts = Counter[str]()
     for sample in task.samples(Source()).samples[:limit]:
@@ -305,14 +320,21 @@ def transport(rows: Sequence[Row]) -> float | None:
 
 
 COLUMNS = ("method", "weights", "tok/s", "over llama.cpp", "end to end", "first token", "equal")
+HOW_TO_READ = """\
+`tok/s` and `over llama.cpp` are of the time from the first token of a reply to its last: llama.cpp
+by its own clock, which leaves out its server, the others by the harness's. `end to end` is from the
+prompt to the last token, and `first token` from the prompt to the first one, on the client's clock
+for all. Ratios are geometric means over questions of medians over repeats, with 95% bootstrap
+intervals. `equal` counts replies that are token for token those of `ar` on the same weights."""
 
 
 def line(summary: Summary) -> str:
     """Return one row of a task's table."""
     verdicts, first = summary.verdicts, summary.first_token_ms
-    equal = "baseline" if verdicts is None else f"{verdicts.exact} of {summary.samples}"
-    if verdicts is not None and verdicts.tie:
-        equal += f", {verdicts.tie} ties"
+    equal = numbers.ABSENT
+    if verdicts is not None:
+        ties = f", {verdicts.tie} at a tie" if verdicts.tie else ""
+        equal = f"{verdicts.exact} of {summary.samples}{ties}"
     cells = (
         summary.method,
         summary.checkpoint,
@@ -325,6 +347,24 @@ def line(summary: Summary) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def conditions(manifest: Manifest, facts: Mapping[str, Any]) -> str:
+    """Return what the figures depend on, as a list."""
+    versions = {**manifest.versions, **facts["versions"]}
+    shown = (*PACKAGES, "torch", "transformers", "cllm-bench")
+    machine, runtime, build = manifest.machine, manifest.runtime, facts["build"]
+    lines = (
+        f"{manifest.model}, weights in {runtime.dtype}; llama.cpp's keys and values in float16, "
+        "its default, unless the row says f32",
+        f"threads: {runtime.threads}; greedy decoding, one sequence at a time",
+        f"{machine.cpu}, {machine.cores} cores, load {numbers.plain(machine.load_average_1min)} "
+        "before the run",
+        ", ".join(f"{name} {versions[name]}" for name in shown),
+        f"llama.cpp built by {build['compiler']} for {facts['kernels']}",
+        f"{manifest.created}; " + " ".join(manifest.argv),
+    )
+    return "\n".join(f"- {each}" for each in lines)
+
+
 def report(
     manifest: Manifest,
     rows: Sequence[Row],
@@ -334,40 +374,16 @@ def report(
     """Return the page of a run."""
     parts = ["# llama.cpp beside cllm-bench, on the same weights"]
     for task in manifest.tasks:
-        own = [row for row in rows if (row.task, row.method) == (task.task, "llama_cpp")]
+        own = [row for row in rows if (row.task, row.method) == (task.task, BASELINE)]
         head = [f"| {' | '.join(COLUMNS)} |", "|---|---|--:|--:|--:|--:|---|"]
         lines = [line(each) for each in summaries if each.task == task.task]
-        way = numbers.share(transport(own))
         parts += [
             f"## {task.task} ({task.source}, {task.samples} questions × {manifest.repeats})",
             "\n".join(head + lines),
-            f"Of llama.cpp's end-to-end time {way} is the way to its server and back.",
+            f"The way to llama.cpp's server and back is {numbers.share(transport(own))} of its "
+            "time end to end.",
         ]
-    versions = {
-        **manifest.versions,
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-    shown = ("xllamacpp", "gguf", "torch", "transformers", "cllm-bench")
-    machine, build = manifest.machine, facts["llama_cpp"]
-    parts += [
-        "`tok/s` and `over llama.cpp` are of the time from the first token of a reply to its last: "
-        "llama.cpp by its own clock, which leaves out its server, the others by the harness's. "
-        "`end to end` is from the prompt to the last token, on the client's clock for all. Ratios "
-        "are geometric means over questions of medians over repeats, with 95% bootstrap intervals. "
-        "`equal` counts replies that are token for token those of `ar` on the same weights.",
-        "\n".join(
-            (
-                f"- {manifest.model} in {manifest.runtime.dtype}, {manifest.runtime.threads} "
-                "threads, greedy, llama.cpp's keys and values in float32 too, nothing quantised",
-                f"- {machine.cpu}, {machine.cores} cores, load {machine.load_average_1min} before",
-                "- " + ", ".join(f"{name} {versions[name]}" for name in shown),
-                f"- llama.cpp build {build['build_number']} ({build['commit']}), {build['compiler']}"
-                f"; its kernels: {facts['kernels']}",
-                f"- {manifest.created}",
-            )
-        ),
-    ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join((*parts, HOW_TO_READ, conditions(manifest, facts))) + "\n"
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -385,24 +401,16 @@ def measure(options: argparse.Namespace) -> None:
         dtype="float32",
         noise_floor=False,
         output=options.output,
-        plugins=[__file__],
+        plugins=[os.path.relpath(__file__)],
         progress=lambda what, done, of: print(f"\r{done}/{of} {what:40}", end="", file=sys.stderr),
     )
     folder = ResultFolder.read(options.output)
-    against = dataclasses.replace(folder.manifest, baseline="llama_cpp")
+    against = dataclasses.replace(folder.manifest, baseline=BASELINE)
     summaries = summarise(
         against, [by_own_clock(row) for row in folder.rows], roundings=[*folder.roundings.values()]
     )
     text = report(folder.manifest, folder.rows, summaries, facts)
-    result = {
-        "summaries": [summary.to_json() for summary in summaries],
-        "engine": facts,
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "transport": {
-            task.task: transport([row for row in folder.rows if row.task == task.task])
-            for task in folder.manifest.tasks
-        },
-    }
+    result = {"engine": facts, "summaries": [summary.to_json() for summary in summaries]}
     (options.output / "llama_cpp.md").write_text(text, encoding="utf-8")
     (options.output / "llama_cpp.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     print(f"\n{text}")
