@@ -60,10 +60,10 @@ TASKS = ("spider", "gsm8k", "humaneval")
 PACKAGES = ("xllamacpp", "gguf")
 MISMATCHES = 0.03  # the most, as a share of the replies: with more it is another model
 SERVER = Path(__file__).with_name("llama_server.py")
-# A thread that waits for the next request spins so often before it sleeps, about a millisecond; by
-# default thirty times as often, in which the method that comes next would have one core less.
-SPINS = "20000"
-
+# Threads that wait for work spin before they sleep, by libgomp's default some 15 ms on an Intel: so
+# long the program that comes next would have a core less. This is about 1 ms, for both programs, and
+# still longer than any pause within a reply.
+SPINS = {"GOMP_SPINCOUNT": "20000"}
 
 Cache = Literal["f16", "f32"]
 
@@ -137,7 +137,7 @@ class LlamaServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "GOMP_SPINCOUNT": SPINS},
+            env=os.environ | SPINS,
         )
         self.close = weakref.finalize(self, _end, process)
         count_as_own(process.pid)
@@ -387,6 +387,8 @@ def report(
 
 
 def measure(options: argparse.Namespace) -> None:
+    """Compare, run, and write the page and its figures."""
+    os.environ.update(SPINS)  # read when torch is loaded, which nothing has done yet
     facts = refuse_other_model(options)
     cllm_bench.run(
         METHODS,

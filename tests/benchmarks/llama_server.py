@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from importlib.metadata import version
 
@@ -51,6 +52,7 @@ def main() -> None:
         "kernels": " ".join(xllamacpp.get_system_info().replace(" = 1 |", "").split()),
     }
     print(json.dumps(ready), flush=True)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads what llama.cpp might print
     sys.stdin.read()
 
 
