@@ -17,6 +17,7 @@ from cllm_bench.machine.nvml import REASONS, Card, Reading, find_card
 GPU_EVERY = 10.0  # seconds between calls of nvidia-smi: each takes some hundredths of one
 SLOWED = 0.01  # the least share of a lap that is told as a slowed one
 _STAT = Path("/proc/stat")
+_SERVERS: set[int] = set()  # processes of this one that `count_as_own` was told of
 _THROTTLED = "cpu*/thermal_throttle/core_throttle_count"
 
 
@@ -35,6 +36,14 @@ class Lap(NamedTuple):
     slowed: tuple[str, ...]
     sm_clock_mhz: int | None = None
     throttled: Mapping[str, float] | None = None
+
+
+def count_as_own(pid: int) -> None:
+    """Let what a running child uses, such as a server that a method asks, count as this process's.
+
+    The system counts a child's time as its parent's only once it has ended.
+    """
+    _SERVERS.add(pid)
 
 
 class MachineWatch:
@@ -80,6 +89,7 @@ class MachineWatch:
     def _read(self) -> _Counters:
         used = os.times()
         own = used.user + used.system + used.children_user + used.children_system
+        own += sum(map(_seconds_used, tuple(_SERVERS)))
         throttled = sum(self._throttle_counts())
         gpu = None if self._card is None else self._card.read()
         return _Counters(time.monotonic(), self._busy(), own, throttled, gpu)
@@ -114,6 +124,17 @@ class MachineWatch:
             self._gpu_slowed = gpu_slowed(self._device)
             self._gpu_asked = time.monotonic()
         return Lap(None, self._gpu_slowed)
+
+
+def _seconds_used(pid: int) -> float:
+    """Return processor seconds of a running child; none of one that ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        _SERVERS.discard(pid)  # its time is its parent's by now, and its number may go to another
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]  # a name may hold anything
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 class _Counters(NamedTuple):

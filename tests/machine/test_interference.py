@@ -38,6 +38,24 @@ def test_own_work_is_not_foreign():
     assert watch._last.own - before >= 0.5
 
 
+def test_a_running_servers_work_is_not_foreign():
+    watch = MachineWatch("cpu")
+    if watch._last.busy is None:
+        pytest.skip("this system does not tell what its processors do")
+    script = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as server:
+        machine_watch.count_as_own(server.pid)
+        before = watch._last.own
+        server.stdout.readline()
+        watch.lap()
+        assert watch._last.own - before >= 0.5
+        server.communicate(b"\n")
+    ended = watch._read().own
+    assert server.pid not in machine_watch._SERVERS
+    assert ended - before >= 0.5  # now as the time of a child that has ended
+
+
 def test_a_hot_processor_is_told(tmp_path):
     counter = tmp_path / "cpu0" / "thermal_throttle" / "core_throttle_count"
     counter.parent.mkdir(parents=True)
