@@ -19,7 +19,7 @@ from cllm_bench.machine.processes import barrier, join, on_main, rank, world_siz
 from cllm_bench.training.trainer import Optimiser, OptimiserSettings
 from cllm_bench_methods.cllm.batches import Answer, cllm_loss, make_batch
 
-STEPS = 12
+STEPS = 8
 CHAINED = replace(PLAIN, source="online", copies=2, iterations=2)
 
 
@@ -84,7 +84,7 @@ def main(folder):
     join("cpu")
     on_main(lambda: folder.mkdir(exist_ok=True))
     seen = {
-        "stopped": error_of(lambda: fit(folder / "plain", stop=7 * 4)),
+        "stopped": error_of(lambda: fit(folder / "plain", stop=5 * 4)),
         "resumed": error_of(lambda: fit(folder / "plain")),
         "adapted": error_of(
             lambda: fit(folder / "adapted", kind="gpt2", lora_rank=2, gradient_checkpointing=True)

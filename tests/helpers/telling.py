@@ -9,7 +9,7 @@ from typing import ClassVar
 from cllm_bench.contracts import Sample, SampleSet, ScoredText
 
 TEXT = " ".join(["three four", "one two\\n", "seven", "eight six five two"][i * i % 7 % 4]
-                for i in range(120))
+                for i in range(180))
 
 @dataclass(frozen=True)
 class Telling:

@@ -205,7 +205,7 @@ def test_windows_that_cannot_be(run, capsys, task, message):
 
 def test_a_text_that_fills_no_window(tmp_path, telling, monkeypatch, capsys):
     checkpoint = write_checkpoint(tmp_path / "model", "llama")
-    short = telling.read_text().replace("range(120)", "range(10)").replace("Telling", "Short")
+    short = telling.read_text().replace("range(180)", "range(10)").replace("Telling", "Short")
     (tmp_path / "short.py").write_text(short)
     options = ["run", "--model", checkpoint, "--plugin", tmp_path / "short.py", "--threads", 1]
     options += ["--method", "ar", "--repeats", 1, "--output", tmp_path / "out"]

@@ -175,9 +175,10 @@ def test_assisted_is_exact_at_a_fixed_k(family, prompts, expected, draft, k):
 
 
 def test_stop_tokens_inside_a_pass(family, prompts, expected):
-    for decoder in (HfGenerate().bind(family), HfAssisted(draft="target").bind(family)):
-        for index, (prompt, tokens) in list(enumerate(zip(prompts, expected, strict=True)))[::2]:
-            stop = tokens[index % LIMIT]
+    decoders = HfGenerate().bind(family), HfAssisted(draft="target").bind(family)
+    for number, decoder in enumerate(decoders):
+        for index, (prompt, tokens) in enumerate(share(number, 4, prompts, expected)):
+            stop = tokens[(4 * index + number) % LIMIT]
             found = decode(decoder, prompt, LIMIT, stop_ids={stop})
             assert found.token_ids == tokens[: tokens.index(stop) + 1]
             assert found.finish == "stop"

@@ -88,7 +88,7 @@ def test_shards_train_what_one_process_trains(tmp_path):
     launch(["--use_fsdp", "--fsdp_version", "2"], tmp_path, distributed_worker.main, two)
     for name in ("plain", "adapted", "chained"):
         assert_alike(one / name, two / name)
-    assert [line["step"] for line in log(two / "plain")] == [0, 4, 8, 12]
+    assert [line["step"] for line in log(two / "plain")] == [0, 4, 8]
     assert log(two / "bf16")[-1]["loss"] == pytest.approx(log(one / "bf16")[-1]["loss"], abs=0.02)
     expected, *both = [
         json.loads((folder / f"seen-{rank}.json").read_text().replace(str(folder), "."))
