@@ -60,8 +60,8 @@ TASKS = ("spider", "gsm8k", "humaneval")
 PACKAGES = ("xllamacpp", "gguf")
 MISMATCHES = 0.03  # the most, as a share of the replies: with more it is another model
 SERVER = Path(__file__).with_name("llama_server.py")
-# Threads that wait for work spin before they sleep, by libgomp's default for some 15 ms on an Intel:
-# for as long the program that comes next would have a core less. This is about 1 ms, for both
+# Threads that wait for work spin before they sleep, by libgomp's default for some 15 ms on an Intel;
+# as long, the program that comes next would have a core less. This is about 1 ms, for both
 # programs, and still longer than any pause within a reply.
 SPINS = {"GOMP_SPINCOUNT": "20000"}
 
