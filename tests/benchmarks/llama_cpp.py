@@ -60,9 +60,9 @@ TASKS = ("spider", "gsm8k", "humaneval")
 PACKAGES = ("xllamacpp", "gguf")
 MISMATCHES = 0.03  # the most, as a share of the replies: with more it is another model
 SERVER = Path(__file__).with_name("llama_server.py")
-# Threads that wait for work spin before they sleep, by libgomp's default some 15 ms on an Intel: as
-# long the program that comes next would have a core less. This is about 1 ms, for both programs, and
-# still longer than any pause within a reply.
+# By libgomp's default, threads that wait for work spin for some 15 ms on an Intel before they
+# sleep, and the program that comes next has a core less for that time. With this it is about 1
+# ms, for both programs: still longer than any pause within a reply.
 SPINS = {"GOMP_SPINCOUNT": "20000"}
 
 Cache = Literal["f16", "f32"]
