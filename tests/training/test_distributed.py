@@ -1,6 +1,9 @@
 """Two processes on one machine train what one process trains."""
 
 import json
+import os
+import subprocess
+import sys
 
 import distributed_worker
 import forked
@@ -73,7 +76,15 @@ def test_two_processes_leave_what_one_does(monkeypatch, tmp_path):
     command = ["train", RECIPE, "--task", "spider:train_questions=400", "--threads", 1]
     command += ["--device", "cpu", "--output"]
     assert cli(monkeypatch, *command, one) == 0
-    said = launch(["--multi_gpu"], tmp_path, forked.command, *command, two)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launched = subprocess.run(
+        [*launcher, "-m", "cllm_bench", *map(str, command), str(two)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    said = launched.stderr
+    assert launched.returncode == 0, said
     assert [said.count(text) for text in ("tokenizer\n", "fit\n", "export\n", "Saved to")] == [
         1
     ] * 4
