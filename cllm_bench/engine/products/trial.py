@@ -8,7 +8,8 @@ several counts, as other programs only ever add to a time.
     for each number of rows: plain · plain · mkl · mkl · onednn · onednn, and again
 
 A kernel is taken only where it answers as the plain one does, up to rounding, and is faster by a
-margin than those before it in the list.
+margin than those before it in the list. A weight is packed for a second kernel only where that
+gains more.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SAMPLE_BYTES = 2**28  # of the weights that a sweep reads, if the model has more
 SHARE = 0.25  # of the free memory, that copies of weights may take
 SECONDS = 0.25  # after which no further round of sweeps begins
 LEAST_ROUNDS, ROUNDS = 2, 6
+SECOND = 0.85  # of the time without it, that a second copy of a weight may take at most
 ROUNDINGS = 16.0  # of the largest number, that a kernel may differ by
 CHOSEN = "chosen"  # in the times of a choice: those of the kernels that were taken
 
@@ -78,7 +80,7 @@ def _tried(places: Sequence[Place], counts: Mapping[str, int], packed: Packed) -
         return ProductChoice(counts=counts, refused=refused)
     times = _times(places, sample, usable, packed)
     for names in _preferred(times):
-        kernels = {shape: tuple(_fastest(times, shape, names)) for shape in counts}
+        kernels = {shape: _fastest(times, shape, names) for shape in counts}
         copied = sum(each.nbytes * len({*kernels[each.shape]} - {PLAIN}) for each in places)
         if copied <= room:
             break
@@ -206,23 +208,30 @@ def _sweep(
 
 def _preferred(times: Times) -> Iterator[frozenset[str]]:
     """Yield sets of kernels beside the plain one: all, each by itself, none; the best first."""
-    every = frozenset(name for by_kernel in times for name in by_kernel)
+    every = frozenset(name for by_kernel in times for name in by_kernel) - {PLAIN}
+    singles = [frozenset({name}) for name in every]
     yield every
-
-    def total(name: str) -> float:
-        return sum(
-            by_kernel[kernel][shape]
-            for by_kernel in times
-            for shape in by_kernel[PLAIN]
-            for kernel in [_best(by_kernel, shape, {name})]
-        )
-
-    yield from (frozenset({name}) for name in sorted(every - {PLAIN}, key=total))
+    yield from sorted(singles, key=lambda names: _total(times, times[0][PLAIN], names))
     yield frozenset()
 
 
-def _fastest(times: Times, shape: str, names: Collection[str]) -> Iterator[str]:
-    return (_best(by_kernel, shape, names) for by_kernel in times)
+def _fastest(times: Times, shape: str, names: Collection[str]) -> tuple[str, ...]:
+    """Return the kernel of each number of rows, of few different ones."""
+    if len(names) > 1:
+        single = min(names, key=lambda name: _total(times, [shape], {name}))
+        names = {single} | {
+            name
+            for by_kernel in times
+            for name in by_kernel.keys() & names
+            if by_kernel[name][shape] < SECOND * by_kernel[_best(by_kernel, shape, {single})][shape]
+        }
+    return tuple(_best(by_kernel, shape, names) for by_kernel in times)
+
+
+def _total(times: Times, shapes: Collection[str], names: Collection[str]) -> float:
+    return sum(
+        by_kernel[_best(by_kernel, shape, names)][shape] for by_kernel in times for shape in shapes
+    )
 
 
 def _best(by_kernel: Mapping[str, Mapping[str, float]], shape: str, names: Collection[str]) -> str:
