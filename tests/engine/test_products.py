@@ -18,7 +18,7 @@ from cllm_bench.engine.products.trial import ROWS, choose_products
 from cllm_bench.engine.runtime import ProductChoice, Runtime
 from cllm_bench.report.notes import products as told
 
-LLAMA = {"128x32": 1, "32x32": 2, "96x32": 4}
+LLAMA = {"96x32": 4, "32x32": 2, "32x48": 2, "61x32": 1}
 
 
 class Planted:
@@ -135,7 +135,7 @@ def test_what_is_slower_is_not_taken(plant):
     found = choose_products(model)
     assert found.counts == LLAMA
     assert set(found.kernels.values()) == {(PLAIN,) * len(ROWS)}
-    assert found.milliseconds["planted"][0] >= 3.5 > found.milliseconds[PLAIN][0]
+    assert found.milliseconds["planted"][0] >= 4.5  # of nine products
     assert found.milliseconds["chosen"] == found.milliseconds[PLAIN]
     assert found.copied_bytes == 0
     assert not list(told({"target": found}))
@@ -147,20 +147,15 @@ def test_what_is_hardly_faster_is_not_taken(plant):
 
 
 def test_another_copy_of_a_weight_has_to_gain_more():
-    """Here, of 8 rows on, a second kernel is a tenth faster than the first; or a fifth."""
+    """`one` is the better one in all; `two` takes so much less for a single row."""
 
     def taken(second):
-        times = [{PLAIN: {"s": 1.0}, "one": {"s": 0.5}, "two": {"s": second}} for _ in ROWS]
-        times[0]["two"] = {"s": 0.6}
+        times = [{PLAIN: {"s": 1.0}, "one": {"s": 0.5}, "two": {"s": 0.9}} for _ in ROWS]
+        times[0]["two"] = {"s": second}
         return trial._fastest(times, "s", {"one", "two"})
 
-    assert taken(0.45) == ("two", *["two"] * 7)  # alone, as it is the better one in all
-    assert taken(0.52) == ("one",) * len(ROWS)
-    times = [{PLAIN: {"s": 1.0}, "one": {"s": 0.5}, "two": {"s": 0.9}} for _ in ROWS]
-    times[0]["two"] = {"s": 0.45}
-    assert trial._fastest(times, "s", {"one", "two"}) == ("one",) * len(ROWS)
-    times[0]["two"] = {"s": 0.4}
-    assert trial._fastest(times, "s", {"one", "two"}) == ("two", *["one"] * 7)
+    assert taken(0.44) == ("one",) * len(ROWS)
+    assert taken(0.42) == ("two", *["one"] * 7)
 
 
 @pytest.mark.parametrize("wrong", [None, 13])

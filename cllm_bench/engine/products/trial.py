@@ -2,8 +2,8 @@
 
 What is timed are sweeps over the weights in the order of a pass, so that each weight lies where the
 pass before has left it: in memory, or in a cache if the model fits there. A sweep goes before each
-that counts, for the one before that was another kernel's, over other copies. The shortest of
-several counts, as other programs only ever add to a time.
+that counts, for the one before that was another kernel's, over other copies. Of every product the
+shortest of several times counts, as other programs only ever add to one.
 
     for each number of rows: plain · plain · mkl · mkl · onednn · onednn, and again
 
@@ -14,6 +14,7 @@ gains more.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -157,18 +158,27 @@ def _states(rows: int, plain: Product) -> Tensor:  # (1, rows, in)
 def _times(
     places: Sequence[Place], sample: Sequence[int], kernels: Sequence[Kernel], packed: Packed
 ) -> Times:
-    """Return the shortest time that a sweep has spent on all products of a shape."""
+    """Return the shortest times of all products of a shape together."""
     sweeps = [dict(_sweeps(rows, places, sample, kernels, packed)) for rows in ROWS]
-    found: Times = [{name: {} for name in by_kernel} for by_kernel in sweeps]
+    shortest = [{name: [math.inf] * len(sample) for name in by_kernel} for by_kernel in sweeps]
     start = time.perf_counter()
     for done in range(ROUNDS):
         if done >= LEAST_ROUNDS and time.perf_counter() - start > SECONDS:
             break
-        for best, by_kernel in zip(found, sweeps, strict=True):
+        for best, by_kernel in zip(shortest, sweeps, strict=True):
             for name, sweep in by_kernel.items():
                 sweep()
-                for shape, seconds in sweep().items():
-                    best[name][shape] = min(seconds, best[name].get(shape, seconds))
+                best[name] = list(map(min, best[name], sweep()))
+    shapes = [places[number].shape for number in sample]
+    return [
+        {name: _by_shape(shapes, seconds) for name, seconds in best.items()} for best in shortest
+    ]
+
+
+def _by_shape(shapes: Sequence[str], seconds: Sequence[float]) -> dict[str, float]:
+    found = dict.fromkeys(shapes, 0.0)
+    for shape, each in zip(shapes, seconds, strict=True):
+        found[shape] += each
     return found
 
 
@@ -178,31 +188,27 @@ def _sweeps(
     sample: Sequence[int],
     kernels: Sequence[Kernel],
     packed: Packed,
-) -> Iterator[tuple[str, Callable[[], dict[str, float]]]]:
-    """Yield for each kernel what runs all products once, and returns the seconds by shape."""
+) -> Iterator[tuple[str, Callable[[], list[float]]]]:
+    """Yield for each kernel what runs all products once, and returns the seconds of each."""
     visited = [places[number] for number in sample]
-    shapes = [place.shape for place in visited]
     states = {place.shape: _states(rows, place.plain) for place in visited}
-    given = [states[shape] for shape in shapes]
-    yield PLAIN, partial(_sweep, shapes, given, [place.plain for place in visited])
+    given = [states[place.shape] for place in visited]
+    yield PLAIN, partial(_sweep, given, [place.plain for place in visited])
     for kernel in kernels:
         if rows <= kernel.most:
             products = [
                 kernel.product(packed[number, kernel.name], places[number].plain, rows)
                 for number in sample
             ]
-            yield kernel.name, partial(_sweep, shapes, given, products)
+            yield kernel.name, partial(_sweep, given, products)
 
 
-def _sweep(
-    shapes: Sequence[str], states: Sequence[Tensor], products: Sequence[Product]
-) -> dict[str, float]:
-    clock = time.perf_counter
-    found = dict.fromkeys(shapes, 0.0)
-    for shape, given, (weight, bias, kernel) in zip(shapes, states, products, strict=True):
+def _sweep(states: Sequence[Tensor], products: Sequence[Product]) -> list[float]:
+    clock, found = time.perf_counter, []
+    for given, (weight, bias, kernel) in zip(states, products, strict=True):
         start = clock()
         kernel(given, weight, bias)
-        found[shape] += clock() - start
+        found.append(clock() - start)
     return found
 
 
