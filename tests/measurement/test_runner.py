@@ -17,7 +17,7 @@ from cllm_bench.measurement import executor as answering
 from cllm_bench.measurement import plan as plan_module
 from cllm_bench.measurement import runner
 from cllm_bench.report.summary import summarise_folder
-from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.folder import SAMPLES, ResultFolder
 from cllm_bench.results.pass_times import missing_shapes
 from cllm_bench.results.summary import read_summaries
 
@@ -186,8 +186,8 @@ def test_a_resumed_run_goes_on_with_the_kernels_of_its_products(monkeypatch, tmp
     assert cli(monkeypatch, *command, *asked) == 0
     found = ResultFolder.read(tmp_path / "out").manifest.products["target"]
     assert found.rows == trial.ROWS
-    lines = (tmp_path / "out" / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "out" / "rows.jsonl").write_text("".join(lines[:1]), encoding="utf-8")
+    lines = (tmp_path / "out" / SAMPLES).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "out" / SAMPLES).write_text("".join(lines[:1]), encoding="utf-8")
     monkeypatch.setattr(trial, "_tried", None)
     assert cli(monkeypatch, *command, *asked) == 0
     assert ResultFolder.read(tmp_path / "out").manifest.products["target"] == found
