@@ -223,6 +223,28 @@ def test_weights_that_are_loaded_later_are_not_in_the_copies(plant, prompts):
         torch.testing.assert_close(model(ids[None]).logits, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", [Mkl(64, 64), OneDnn(16, 64)], ids=lambda kernel: kernel.name)
+def test_passes_of_several_rows_find_the_tokens_of_single_ones(plant, kernel):
+    """And these the ones of plain products: in float32 rounding decides nothing on these prompts."""
+    if not usable(kernel, torch.float32):
+        pytest.skip("not in this build of torch")
+    plant(kernel)
+    replies = []
+    for products in ("plain", "auto"):
+        runtime = Runtime("cpu", "float32", threads=1, products=products).resolve()
+        session = find_family("mini", runtime=runtime).session("target")
+        tokens = session.prefill(torch.arange(3, 60)).tokens()
+        for _ in range(23):
+            tokens += session.forward(tokens[-1:]).tokens()
+            session.keep(1)
+        replies.append(tokens)
+        session.prefill(torch.arange(3, 60))
+        assert session.forward(tokens[:12]).tokens() == tokens[1:13]
+        session.keep(5)
+        assert session.forward(tokens[5:21]).tokens() == tokens[6:22]
+    assert replies[0] == replies[1]
+
+
 @pytest.fixture
 def family(tmp_path, plant):
     plant(Planted())
