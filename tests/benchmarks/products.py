@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from cllm_bench.contracts import Sampling
 from cllm_bench.decoding.loop import generate
-from cllm_bench.engine.attention import GROUPED
+from cllm_bench.engine.attention import GROUPED, register
 from cllm_bench.engine.clock import device_clock
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.fusion import fuse
@@ -54,6 +54,7 @@ def plain_model(name: str, threads: int) -> PreTrainedModel:
         bos_token_id=None,
         eos_token_id=None,
     )
+    register()
     torch.manual_seed(0)
     model = LlamaForCausalLM(config).eval()
     model.set_attn_implementation(GROUPED)

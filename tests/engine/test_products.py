@@ -225,7 +225,7 @@ def test_weights_that_are_loaded_later_are_not_in_the_copies(plant, prompts):
 
 @pytest.mark.parametrize("kernel", [Mkl(64, 64), OneDnn(16, 64)], ids=lambda kernel: kernel.name)
 def test_passes_of_several_rows_find_the_tokens_of_single_ones(plant, kernel):
-    """And these the ones of plain products: in float32 rounding decides nothing on these prompts."""
+    """And these the ones of plain products: in float32 rounding decides nothing here."""
     if not usable(kernel, torch.float32):
         pytest.skip("not in this build of torch")
     plant(kernel)
