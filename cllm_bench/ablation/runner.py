@@ -87,7 +87,7 @@ def evaluate(
     }
     family = ablation.family.unloaded(
         roles=trained,
-        runtime=Runtime(options.device, threads=threads).resolve(),
+        runtime=Runtime(options.device, threads=threads, products="auto").resolve(),
     )
     specs = ablation.specs(variants)
     plan = RunPlan(

@@ -81,6 +81,13 @@ DeviceMapText = Annotated[
         "--device-map",
     ),
 ]
+Products = Annotated[
+    str,
+    Option(
+        "How models on a CPU multiply by their weights: auto, each shape and number of rows by the "
+        "kernel that a short trial finds the fastest; or plain, as torch does."
+    ),
+]
 AllowUnsafeCode = Annotated[
     bool, Option("Run code that models write even where this system cannot isolate it fully.")
 ]
@@ -140,6 +147,7 @@ class RunOptions(Options):
     engine: Engine = "auto"
     threads: Threads = 0
     device_map: DeviceMapText = "none"
+    products: Products = "auto"
     phases: Phases = False
     judge: JudgeModel = None
     judge_url: JudgeUrl = None
@@ -255,6 +263,7 @@ class ProfileOptions(Options):
     engine: Engine = "auto"
     threads: Threads = 0
     device_map: DeviceMapText = "none"
+    products: Products = "auto"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from cllm_bench.core.settings import parse_selection
 from cllm_bench.data.sources import task_sources
 from cllm_bench.engine.family import ModelFamily, find_family
 from cllm_bench.engine.family_file import describe_family
-from cllm_bench.engine.runtime import Attention, DeviceMap, Engine, Runtime, choice
+from cllm_bench.engine.runtime import Attention, DeviceMap, Engine, Products, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.measurement.method_specs import MethodSpec, plan_methods
 from cllm_bench.measurement.plan import RunPlan, TaskPlan, plan_task
@@ -181,8 +181,9 @@ def _plan(options: RunOptions, tell: Tell) -> RunPlan:
     threads = options.threads or describe_family(options.model, options.roles).threads
     engine = choice("engine", options.engine, Engine)
     device_map = choice("device-map", options.device_map, DeviceMap)
+    products = choice("products", options.products, Products)
     runtime = Runtime(
-        options.device, options.dtype, attention, engine, threads, device_map
+        options.device, options.dtype, attention, engine, threads, device_map, products
     ).resolve()
     family = find_family(options.model, roles=options.roles, runtime=runtime)
     _check_roles(registry, family, specs, options)

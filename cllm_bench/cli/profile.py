@@ -13,7 +13,7 @@ from cllm_bench.cli.progress import LiveProgress
 from cllm_bench.core.files import write_atomically, writing
 from cllm_bench.engine.family import find_family
 from cllm_bench.engine.family_file import describe_family
-from cllm_bench.engine.runtime import Attention, DeviceMap, Engine, Runtime, choice
+from cllm_bench.engine.runtime import Attention, DeviceMap, Engine, Products, Runtime, choice
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import environment
 from cllm_bench.measurement.profile import CONTEXTS, ROWS, measure
@@ -35,8 +35,9 @@ def profile_command(options: ProfileOptions) -> None:
     threads = options.threads or named.threads
     engine = choice("engine", options.engine, Engine)
     device_map = choice("device-map", options.device_map, DeviceMap)
+    products = choice("products", options.products, Products)
     runtime = Runtime(
-        options.device, options.dtype, attention, engine, threads, device_map
+        options.device, options.dtype, attention, engine, threads, device_map, products
     ).resolve()
     family = find_family(options.model, roles=options.roles, runtime=runtime)
     console = Console(stderr=True)
@@ -46,6 +47,7 @@ def profile_command(options: ProfileOptions) -> None:
         **vars(environment(runtime.device)),
         runtime=runtime,
         engines=dict(family.engines),
+        products=dict(family.products),
     )
     _store(output, found, manifest)
     Console(highlight=False).print(Markdown(profile_report(found, manifest)))

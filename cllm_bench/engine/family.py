@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cllm_bench.engine.checkpoint import Checkpoint
 from cllm_bench.engine.family_file import FamilyDescription, describe_family
 from cllm_bench.engine.passes import PassLog
-from cllm_bench.engine.runtime import EngineChoice, Runtime
+from cllm_bench.engine.runtime import EngineChoice, ProductChoice, Runtime
 from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ class ModelFamily:
         return {}
 
     @cached_property
+    def products(self) -> dict[str, ProductChoice]:
+        """The kernels of products that roles have by now; what is entered before holds."""
+        return {}
+
+    @cached_property
     def captures(self) -> Captures:
         """What all sessions have captured as graphs."""
         from cllm_bench.engine.cuda_graphs import Captures
@@ -105,6 +110,10 @@ class ModelFamily:
             self.refuse_tokenizer(role)
             model = load_model(self.checkpoint(role), self.runtime)
             self._refuse_size(role, model)
+            if self.runtime.products == "auto":
+                from cllm_bench.engine.products.trial import choose_products
+
+                self.products[role] = choose_products(model, self.products.values())
             self._models[role] = model
         return self._models[role]
 

@@ -40,13 +40,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from cllm_bench.engine.attention import grouped_attention
 from cllm_bench.engine.norms import BROADCAST, FORMULAS, Formula, details
+from cllm_bench.engine.products.kernels import Product
 
 # What families call the parts of a layer.
 _ATTENTION = ("self_attn", "attention", "attn")
@@ -308,14 +308,13 @@ class Parts(NamedTuple):
 
 
 _Norm = tuple[Formula, tuple[Any, ...]]  # and its details: shape, weights, epsilon
-_Product = tuple[Tensor, Tensor | None]  # its weight, (out, in), and bias
 
 
 class _Before(NamedTuple):
     """What `_before_attention` computes with."""
 
     norm: _Norm | None
-    product: _Product
+    product: Product
     head: int
     queries: int
     keys: int
@@ -327,9 +326,9 @@ class _Before(NamedTuple):
 class _Behind(NamedTuple):
     """What `_behind_attention` computes with."""
 
-    out: _Product
-    up: _Product
-    down: _Product
+    out: Product
+    up: Product
+    down: Product
     behind_attention: _Norm | None
     before_mlp: _Norm | None
     behind_mlp: _Norm | None
@@ -378,6 +377,34 @@ class FusedLayer:
             parallel=parts.parallel,
             scale=parts.scale,
         )
+        self._few: dict[str, Sequence[Product]] = {}
+        self._by_rows: list[tuple[_Before, _Behind]] = []
+
+    @property
+    def products(self) -> dict[str, Product]:
+        """The layer's products, by name, in the order of a pass."""
+        behind = self._behind
+        return {
+            "product": self._before.product,
+            "out": behind.out,
+            "up": behind.up,
+            "down": behind.down,
+        }
+
+    def use(self, name: str, by_rows: Sequence[Product]) -> None:
+        """Compute one of the products otherwise in passes of few rows.
+
+        Args:
+            name: Of the product.
+            by_rows: For no row, for one, and so on, as many for each product; none: as at first.
+        """
+        self._few.pop(name, None)
+        if by_rows:
+            self._few[name] = by_rows
+        self._by_rows = [
+            (_replaced(self._before, self._few, rows), _replaced(self._behind, self._few, rows))
+            for rows in range(min(map(len, self._few.values()), default=0))
+        ]
 
     def __call__(self, *given: Any, **named: Any) -> Tensor:
         """Return the layer's output, (B, T, H)."""
@@ -403,7 +430,10 @@ class FusedLayer:
     ) -> Tensor:
         """Return the layer's output, (B, T, H); further options are for the kernel."""
         batch, rows, _ = states.shape
-        queries, keys, values = self.parts.before(states, self._before, angles)
+        before, behind = self._before, self._behind
+        if rows < len(self._by_rows) and batch == 1:
+            before, behind = self._by_rows[rows]
+        queries, keys, values = self.parts.before(states, before, angles)
         if cache is not None:
             keys, values = cache.update(keys, values, self._attention.layer_idx)
         mix = self.parts.mix
@@ -420,7 +450,12 @@ class FusedLayer:
                 scaling=self._scaling,
                 **options,
             )
-        return self.parts.behind(states, seen.reshape(batch, rows, -1), self._behind)
+        return self.parts.behind(states, seen.reshape(batch, rows, -1), behind)
+
+
+def _replaced(using: Any, few: Mapping[str, Sequence[Product]], rows: int) -> Any:
+    """Return what a part of a layer computes with, with other products for a number of rows."""
+    return using._replace(**{name: few[name][rows] for name in few if name in using._fields})
 
 
 def _known(norm: nn.Module | None) -> _Norm | None:
@@ -485,7 +520,7 @@ def _before_attention(
     """Return queries and keys, rotated, and values; each (B, heads, T, head size)."""
     batch, rows, _ = states.shape
     both = using.queries + using.keys
-    mixed = linear(_normed(states, using.norm), *using.product)
+    mixed = _multiplied(_normed(states, using.norm), using.product)
     if using.interleaved:
         heads = mixed.view(batch, rows, using.queries, 3, using.head).permute(0, 3, 2, 1, 4)
         turned = _rotated(heads[:, :2], using, angles)  # (B, 2, heads, T, head size)
@@ -508,15 +543,17 @@ def _behind_attention(
     using: _Behind,
 ) -> Tensor:
     """Return the layer's output, (B, T, H)."""
-    seen = _normed(linear(mixed, *using.out), using.behind_attention)
+    seen = _normed(_multiplied(mixed, using.out), using.behind_attention)
     residual = _sum(states, seen, using.scale)
-    products = linear(_normed(states if using.parallel else residual, using.before_mlp), *using.up)
+    start = states if using.parallel else residual
+    products = _multiplied(_normed(start, using.before_mlp), using.up)
     if using.gated:
         gate, up = products.chunk(2, -1)
         inner = using.activation(gate) * up
     else:
         inner = using.activation(products)
-    return _sum(residual, _normed(linear(inner, *using.down), using.behind_mlp), using.scale)
+    added = _normed(_multiplied(inner, using.down), using.behind_mlp)
+    return _sum(residual, added, using.scale)
 
 
 def _mixed(
@@ -536,6 +573,10 @@ def _mixed(
 
 
 _PLAIN = Parts(_before_attention, _behind_attention)
+
+
+def _multiplied(states: Tensor, product: Product) -> Tensor:
+    return product.kernel(states, product.weight, product.bias)
 
 
 def _normed(states: Tensor, norm: _Norm | None) -> Tensor:
@@ -597,15 +638,15 @@ def _rotated(
     return found if width == using.head else torch.cat((found, heads[..., width:]), -1)
 
 
-def _joined(*products: Any) -> _Product:
+def _joined(*products: Any) -> Product:
     """Return the weight and bias of all products at once, and make theirs views of them."""
     if len(products) == 1:
         (product,) = products
         weight = product.weight.t() if isinstance(product, Conv1D) else product.weight
-        return weight, product.bias
+        return Product(weight, product.bias)
     biases: list[Tensor] = [product.bias for product in products if product.bias is not None]
     weight = _in_one_piece([product.weight for product in products])
-    return weight, _in_one_piece(biases) if len(biases) == len(products) else None
+    return Product(weight, _in_one_piece(biases) if len(biases) == len(products) else None)
 
 
 def _in_one_piece(parts: Sequence[Tensor]) -> Tensor:

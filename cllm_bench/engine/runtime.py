@@ -12,6 +12,7 @@ from cllm_bench.machine.processes import cores, processes_here
 Engine = Literal["auto", "eager", "graph", "compiled"]
 Attention = Literal["sdpa", "eager", "plain"]
 DeviceMap = Literal["none", "auto", "balanced", "sequential"]
+Products = Literal["auto", "plain"]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -33,6 +34,8 @@ class Runtime:
         device_map: How the layers of a model are spread over all CUDA devices: not at all (`none`);
             `balanced` or `sequential`, as accelerate places them; or `auto`: balanced, but a model
             that takes at most half of the first device stays there.
+        products: How models on a CPU multiply by their weights: each shape and number of rows by
+            the kernel that a trial finds the fastest (`auto`), or all as torch does (`plain`).
     """
 
     device: str = "auto"
@@ -41,6 +44,7 @@ class Runtime:
     engine: Engine = "eager"
     threads: int = 0
     device_map: DeviceMap = "none"
+    products: Products = "plain"
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -87,7 +91,14 @@ class Runtime:
             torch.backends.cuda.enable_cudnn_sdp(False)
         if ":" in device:
             torch.cuda.set_device(device)  # a graph is captured on the current one
-        return replace(self, device=device, dtype=dtype, engine=engine, threads=threads)
+        return replace(
+            self,
+            device=device,
+            dtype=dtype,
+            engine=engine,
+            threads=threads,
+            products=self.products if device == "cpu" else "plain",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +114,32 @@ class EngineChoice:
 
     engine: str
     milliseconds: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductChoice:
+    """The kernels of a model's products on a CPU, and how they were found.
+
+    Attributes:
+        counts: Products of each shape that the model has, `OUTxIN`.
+        rows: Numbers of rows of a pass that kernels were tried for; a pass in between runs as one
+            of the next number, and a longer one is plain. Empty where nothing was tried: the model
+            is too small to gain, or copies of its weights take more than a quarter of the memory
+            that is free.
+        kernels: The kernel for each of these numbers, by shape: `plain`, or one that reads a packed
+            copy of the weight.
+        milliseconds: Of all products of a pass, or of its first layers if the model is large, for
+            each of these numbers: by kernel, as far as it was tried, and those `chosen`.
+        copied_bytes: Packed copies.
+        refused: Why others cannot be used, by kernel.
+    """
+
+    counts: Mapping[str, int]
+    rows: tuple[int, ...] = ()
+    kernels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    milliseconds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    copied_bytes: int = 0
     refused: Mapping[str, str] = field(default_factory=dict)
 
 

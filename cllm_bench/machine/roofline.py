@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SIZES = {"cpu": (2**29,), "cuda": (2**31, 2**30, 2**29)}
 _COLUMNS = 4096  # of the matrix: the width of a 7B model
 _REPEATS = 3
+_REPEATS_AT_SIZE = 20  # of reads that take a millisecond, the first of which fill the caches
 
 
 class Bandwidth(NamedTuple):
@@ -62,6 +63,26 @@ def bandwidth(device: str) -> Bandwidth | None:
     return None
 
 
+@cache
+def read_bandwidth(device: str, size: int) -> float | None:
+    """Measure how fast a device reads so many bytes again and again, in bytes a second.
+
+    So decoding reads weights. Where a last-level cache holds them, passes read that: on a processor
+    with 480 MB of it, two threads read 32 MB at 48 GB/s and half a gigabyte at 19. More bytes than
+    the large buffer of `bandwidth` are read as fast as that; None where not even it fits.
+    """
+    large = _SIZES["cuda" if device.startswith("cuda") else "cpu"][-1]
+    if size >= large:
+        found = bandwidth(device)
+        return None if found is None else found.read
+    import torch
+
+    block = 8 * _COLUMNS  # bytes: `_reads` takes two halves of whole rows
+    whole = -(-size // block) * block
+    buffer = torch.arange(whole // 4, device=device, dtype=torch.float32)
+    return whole / _best(_reads(buffer), device, _REPEATS_AT_SIZE)
+
+
 def _measured(size: int, device: str) -> Bandwidth:
     import torch
 
@@ -80,9 +101,9 @@ def _reads(buffer: Tensor) -> Iterator[Callable[[], object]]:
     yield partial(buffer.view(-1, _COLUMNS).mv, buffer.new_ones(_COLUMNS))
 
 
-def _best(ways: Iterable[Callable[[], object]], device: str) -> float:
+def _best(ways: Iterable[Callable[[], object]], device: str, repeats: int | None = None) -> float:
     """Return the fewest seconds that any of them took in any of several runs."""
-    return min(_seconds(run, device) for run in ways for _ in range(_REPEATS))
+    return min(_seconds(run, device) for run in ways for _ in range(repeats or _REPEATS))
 
 
 def _seconds(run: Callable[[], object], device: str) -> float:

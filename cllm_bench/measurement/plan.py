@@ -234,6 +234,7 @@ class RunPlan:
             model=self.family.name,
             runtime=runtime,
             engines=dict(self.family.engines),
+            products=dict(self.family.products),
             repeats=self.repeats,
             seed=self.seed,
             sampling=self.sampling,

@@ -50,7 +50,7 @@ def measure(
     from cllm_bench.engine.clock import device_clock
     from cllm_bench.engine.fused_layers import fused_layers_of
     from cllm_bench.engine.pass_timing import time_passes, time_prefill
-    from cllm_bench.machine.roofline import bandwidth, cache_bytes, weight_bytes
+    from cllm_bench.machine.roofline import bandwidth, cache_bytes, read_bandwidth, weight_bytes
 
     listen("loading the weights", 0, 1)
     clock, model = device_clock(*family.runtime.devices), family.model(role)
@@ -84,6 +84,7 @@ def measure(
         layers=int(model.config.get_text_config().num_hidden_layers),
         fused_layers=len(fused_layers_of(model)),
         quantised=family.quantised(role),
+        weights_bandwidth=read_bandwidth(family.runtime.device, weight_bytes(model)),
     )
 
 

@@ -64,9 +64,12 @@ class Runner:
             self._prompts.refuse_too_long(each)
         refuse_shortage(plan, max(map(self._prompts.longest_sequence, plan.tasks)))
         listen("loading the weights", 0, 1)
-        chosen = plan.family.runtime.engine == "auto"
-        if chosen and (stored := ResultFolder.manifest_of(output)) is not None:
-            plan.family.engines.update(stored.engines)  # a run goes on with what it began with
+        runtime, stored = plan.family.runtime, ResultFolder.manifest_of(output)
+        if stored is not None:  # a run goes on with what it began with
+            if runtime.engine == "auto":
+                plan.family.engines.update(stored.engines)
+            if runtime.products == "auto":
+                plan.family.products.update(stored.products)
         self._clock = device_clock(*plan.family.runtime.devices)
         self._watch = MachineWatch(plan.family.runtime.device)
         flush = CacheFlush(plan.family.runtime.device) if plan.flush_caches else None

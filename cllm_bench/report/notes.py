@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from cllm_bench.engine.runtime import EngineChoice
+from cllm_bench.engine.runtime import EngineChoice, ProductChoice
 from cllm_bench.machine.environment import GitState
 from cllm_bench.report.columns import Line, Run, method
 from cllm_bench.report.numbers import expected, ratio, share, significant
@@ -362,6 +362,7 @@ def _conditions(manifest: Manifest) -> list[str]:
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         *engines(manifest.engines),
+        *products(manifest.products),
         *_layers(manifest),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
         f"{_order(manifest)}; {_flushed(manifest)}{_sampling(manifest)}; seed {manifest.seed}",
@@ -396,6 +397,31 @@ def engines(chosen: Mapping[str, EngineChoice]) -> Iterator[str]:
                 f"engine of {role}: {choice.engine}, the fastest that passed a self-check "
                 f"(ms for a pass of one row: {times}{refused})"
             )
+
+
+def products(chosen: Mapping[str, ProductChoice]) -> Iterator[str]:
+    """Say in one line for each role which kernels multiply by its weights, and what that gains."""
+    for role, choice in chosen.items():
+        if not choice.copied_bytes:
+            continue
+        columns = zip(*choice.kernels.values(), strict=True)
+        kinds = ["/".join(sorted(set(column))) for column in columns]
+        runs = ", ".join(
+            f"{kind} to {rows}"
+            for kind, rows, following in zip(kinds, choice.rows, [*kinds[1:], None], strict=True)
+            if kind != following
+        )
+        gains = [
+            f"{ours / plain:.2f}"
+            for ours, plain in zip(
+                choice.milliseconds["chosen"], choice.milliseconds["plain"], strict=True
+            )
+        ]
+        yield (
+            f"products of {role}: {runs} rows, the fastest in a trial (time at "
+            f"{'/'.join(map(str, choice.rows))} rows over plain: {'/'.join(gains)}; packed "
+            f"copies {choice.copied_bytes / 1e6:,.0f} MB)"
+        )
 
 
 def _layers(manifest: Manifest) -> Iterator[str]:

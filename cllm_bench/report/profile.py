@@ -11,10 +11,10 @@ from typing import Any
 
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine.checkpoint import Quantisation
-from cllm_bench.engine.runtime import EngineChoice, Runtime
+from cllm_bench.engine.runtime import EngineChoice, ProductChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.report import numbers as formats
-from cllm_bench.report.notes import engines
+from cllm_bench.report.notes import engines, products
 from cllm_bench.results.schema import to_json
 
 # Tokens that a method may settle in a pass, for the table of what that would gain.
@@ -40,6 +40,9 @@ class Profile:
         layers: Decoder layers; None in earlier versions.
         fused_layers: Those that run as fewer and larger operations; None in earlier versions.
         quantised: What the weights are run as, where the checkpoint holds quantised ones.
+        weights_bandwidth: Bytes a second of reads of as many bytes as the weights have, again and
+            again, from a cache that holds them: what shares are of; None where there was no room,
+            and in earlier versions, whose shares are of `read_bandwidth`.
     """
 
     model: str
@@ -56,13 +59,16 @@ class Profile:
     layers: int | None = None
     fused_layers: int | None = None
     quantised: Quantisation | None = None
+    weights_bandwidth: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that is stored."""
         return to_json(self)
 
     def bandwidth_share(self, context: int) -> float | None:
-        """Return the bytes a second of a pass of one row over what a read moves, if that is known.
+        """Return the bytes a second of a pass of one row over the roof, if that is known.
+
+        The roof is a read of the weights' size: they may fit in a cache that a large read leaves.
 
         Raises:
             ValueError: No such context was measured.
@@ -70,7 +76,8 @@ class Profile:
         single = self.seconds[self.contexts.index(context)][0]
         assert single is not None
         moved = self.weight_bytes + context * self.cache_bytes_per_token
-        return None if self.read_bandwidth is None else moved / single / self.read_bandwidth
+        roof = self.weights_bandwidth or self.read_bandwidth
+        return None if roof is None else moved / single / roof
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +87,12 @@ class ProfileManifest(Environment):
     Attributes:
         runtime: Device, precision, kernel, engine and threads.
         engines: The engine of the role's passes, and how it was found.
+        products: The kernels of the role's products on a CPU, and how they were found.
     """
 
     runtime: Runtime
     engines: Mapping[str, EngineChoice] = field(default_factory=dict)
+    products: Mapping[str, ProductChoice] = field(default_factory=dict)
 
 
 def stored_profile(profile: Profile, manifest: ProfileManifest) -> dict[str, Any]:
@@ -159,9 +168,15 @@ def _gains(profile: Profile) -> list[list[str]]:
 def _roof(profile: Profile) -> str:
     if profile.read_bandwidth is None or profile.copy_bandwidth is None:
         return "a large read did not fit into the memory of the device"
-    return (
+    large = (
         f"a large read moves {profile.read_bandwidth / 1e9:.3g} GB/s here, and a large copy "
         f"{profile.copy_bandwidth / 1e9:.3g} GB/s, counting bytes read and written"
+    )
+    if profile.weights_bandwidth is None:
+        return large
+    return (
+        f"reading as many bytes again and again moves {profile.weights_bandwidth / 1e9:.3g} GB/s, "
+        f"which the shares are of; {large}"
     )
 
 
@@ -191,6 +206,7 @@ def _conditions(profile: Profile, manifest: ProfileManifest) -> str:
                 for name in ("dtype", "attention", "engine", "threads")
             ),
             *(f"- {line}" for line in engines(manifest.engines)),
+            *(f"- {line}" for line in products(manifest.products)),
             *_layers(profile),
             f"- {versions}; {manifest.created}",
         ]

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from cllm_bench.contracts import Exactness, Sampling
 from cllm_bench.core.schema_version import UNNUMBERED
 from cllm_bench.engine.checkpoint import Quantisation
-from cllm_bench.engine.runtime import EngineChoice, Runtime
+from cllm_bench.engine.runtime import EngineChoice, ProductChoice, Runtime
 from cllm_bench.machine.environment import Environment
 from cllm_bench.results.schema import to_json
 
@@ -156,6 +156,8 @@ class Manifest(_Stored):
         model: Name of the model family.
         runtime: Device, precision, kernel, engine and threads.
         engines: The engine of each role's passes, and how it was found; empty in earlier versions.
+        products: The kernels of the products of each role on a CPU, and how they were found; empty
+            with `--products plain` and in earlier versions.
         repeats: How often every method answers every question.
         seed: Seed of order, sampled replies and statistics.
         sampling: How tokens are chosen; greedy where an earlier version does not say.
@@ -176,6 +178,7 @@ class Manifest(_Stored):
     model: str
     runtime: Runtime
     engines: Mapping[str, EngineChoice] = field(default_factory=dict)
+    products: Mapping[str, ProductChoice] = field(default_factory=dict)
     repeats: int
     seed: int
     sampling: Sampling = field(default_factory=Sampling)

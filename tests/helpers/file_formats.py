@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from cllm_bench.ablation.report import TrainingFigures, VariantFigures
 from cllm_bench.contracts import Sampling
 from cllm_bench.engine.checkpoint import Quantisation
-from cllm_bench.engine.runtime import EngineChoice, Runtime
+from cllm_bench.engine.runtime import EngineChoice, ProductChoice, Runtime
 from cllm_bench.machine.environment import GitState, Machine
 from cllm_bench.report.profile import Profile, ProfileManifest
 from cllm_bench.results.judgements import Judgement
@@ -43,8 +43,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "file-formats.md"
 STORED: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Manifest, Machine, GitState, Runtime, EngineChoice, Sampling, CheckpointEntry),
-        Quantisation,
+        *(Manifest, Machine, GitState, Runtime, EngineChoice, ProductChoice, Sampling),
+        *(CheckpointEntry, Quantisation),
         *(MethodEntry, TaskEntry, Row, Perplexity, Judgement, PassTime, Rounding),
         *(Summary, Verdicts, RoundingFigures, PerplexityFigures, JudgeFigures),
         *(AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),

@@ -34,6 +34,16 @@ def test_the_bandwidth_is_that_of_large_reads_and_copies(small):
     roofline.bandwidth.cache_clear()
 
 
+def test_reads_of_a_size_are_as_large_and_no_larger_than_the_large_one(small, monkeypatch):
+    read, reads = [], roofline._reads
+    monkeypatch.setattr(roofline, "_reads", lambda buffer: read.append(buffer) or reads(buffer))
+    assert 1e8 < roofline.read_bandwidth.__wrapped__("cpu", 100_000) < 1e14
+    assert [each.nbytes for each in read] == [4 * 8 * roofline._COLUMNS]
+    found = roofline.read_bandwidth.__wrapped__("cpu", 2**22)
+    assert found == roofline.bandwidth("cpu").read
+    roofline.bandwidth.cache_clear()
+
+
 def test_every_way_reads_the_whole_buffer_once():
     buffer = torch.rand(2 * roofline._COLUMNS)
     total, product, rows = (way() for way in roofline._reads(buffer))

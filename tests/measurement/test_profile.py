@@ -9,7 +9,7 @@ from families import cli
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine.checkpoint import Quantisation
 from cllm_bench.engine.family import find_family
-from cllm_bench.engine.runtime import Runtime
+from cllm_bench.engine.runtime import ProductChoice, Runtime
 from cllm_bench.errors import UserError
 from cllm_bench.machine.environment import Machine
 from cllm_bench.measurement.profile import measure
@@ -70,6 +70,23 @@ def test_the_report_by_hand():
     assert ["4", "1.00×", "1.50×", "2.00×", "–", "–", "2.00"] in lines
     assert ["100", "10", "10,000", "25.0%"] in lines
     assert "a large read moves 0.002 GB/s here, and a large copy 0.001 GB/s" in text
+    cached = replace(found, weights_bandwidth=8e6)
+    assert cached.bandwidth_share(100) == pytest.approx(found.bandwidth_share(100) / 4)
+    told = profile_report(cached, MANIFEST)
+    assert (
+        "reading as many bytes again and again moves 0.008 GB/s, which the shares are of; a" in told
+    )
+    choice = ProductChoice(
+        counts={"8x8": 3},
+        rows=(1, 4, 8),
+        kernels={"8x8": ("plain", "mkl", "mkl")},
+        milliseconds={"plain": (1.0, 2.0, 4.0), "chosen": (1.0, 1.5, 3.0)},
+        copied_bytes=2_000_000,
+    )
+    assert (
+        "- products of target: plain to 1, mkl to 8 rows, the fastest in a trial (time at 1/4/8 "
+        "rows over plain: 1.00/0.75/0.75; packed copies 2 MB)"
+    ) in profile_report(found, replace(MANIFEST, products={"target": choice}))
     quantised = replace(found, layers=2, quantised=Quantisation("gptq-4bit", "float16"))
     assert "quantised weights: target gptq-4bit" in profile_report(quantised, MANIFEST)
     assert "quantised" not in text

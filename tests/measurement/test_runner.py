@@ -11,12 +11,13 @@ from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.engine import pass_timing as pass_clock
 from cllm_bench.engine.pass_timing import TURN
 from cllm_bench.engine.passes import parse_shape
+from cllm_bench.engine.products import trial
 from cllm_bench.machine import cache_flush, roofline
 from cllm_bench.measurement import executor as answering
 from cllm_bench.measurement import plan as plan_module
 from cllm_bench.measurement import runner
 from cllm_bench.report.summary import summarise_folder
-from cllm_bench.results.folder import ResultFolder
+from cllm_bench.results.folder import SAMPLES, ResultFolder
 from cllm_bench.results.pass_times import missing_shapes
 from cllm_bench.results.summary import read_summaries
 
@@ -175,3 +176,19 @@ def test_caches_are_emptied_where_that_is_asked_for(monkeypatch, tmp_path, comma
     assert stored.configuration["flush_caches"] is True
     table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
     assert "caches emptied before each timed reply" in table
+
+
+def test_a_resumed_run_goes_on_with_the_kernels_of_its_products(monkeypatch, tmp_path, command):
+    """Where it was stopped, a trial might find others."""
+    monkeypatch.setattr(trial, "LEAST_BYTES", 0)
+    asked = ["--method", "jacobi", "--data", tmp_path, "--limit", 1, "--repeats", 1]
+    asked += ["--output", tmp_path / "out"]
+    assert cli(monkeypatch, *command, *asked) == 0
+    found = ResultFolder.read(tmp_path / "out").manifest.products["target"]
+    assert found.rows == trial.ROWS
+    lines = (tmp_path / "out" / SAMPLES).read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "out" / SAMPLES).write_text("".join(lines[:1]), encoding="utf-8")
+    monkeypatch.setattr(trial, "_tried", None)
+    assert cli(monkeypatch, *command, *asked) == 0
+    assert ResultFolder.read(tmp_path / "out").manifest.products["target"] == found
+    assert len(ResultFolder.read(tmp_path / "out").rows) == len(lines)
