@@ -45,7 +45,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from cllm_bench.engine.attention import grouped_attention
-from cllm_bench.engine.norms import BROADCAST, FORMULAS, Formula, formula_of
+from cllm_bench.engine.norms import BROADCAST, FORMULAS, Formula, details
 from cllm_bench.engine.products.kernels import Product
 
 # What families call the parts of a layer.
@@ -363,7 +363,7 @@ class FusedLayer:
             keys=parts.keys,
             interleaved=parts.interleaved,
             rotates=parts.rotates,
-            norms=tuple(map(formula_of, parts.head_norms)),
+            norms=tuple(map(_formula, parts.head_norms)),
         )
         self._behind = _Behind(
             out=_joined(parts.out),
@@ -459,7 +459,11 @@ def _replaced(using: Any, few: Mapping[str, Sequence[Product]], rows: int) -> An
 
 
 def _known(norm: nn.Module | None) -> _Norm | None:
-    return None if norm is None else formula_of(norm)
+    return None if norm is None else _formula(norm)
+
+
+def _formula(norm: nn.Module) -> _Norm:
+    return FORMULAS[type(norm)], details(norm)
 
 
 @contextmanager
@@ -528,10 +532,9 @@ def _before_attention(
         values = mixed[..., width:].view(batch, rows, using.keys, using.head).transpose(1, 2)
     else:
         heads = mixed.view(batch, rows, -1, using.head).transpose(1, 2)
-        turned, values = heads.split((both, using.keys), 1)
+        turned, values = heads[:, :both], heads[:, both:]
     turned = _rotated(turned, using, angles)
-    queries, keys = turned.split((using.queries, using.keys), 1)
-    return queries, keys, values
+    return turned[:, : using.queries], turned[:, using.queries :], values
 
 
 def _behind_attention(

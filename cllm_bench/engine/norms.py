@@ -15,7 +15,6 @@ kind below that equals a model's own norm to the last bit on the device at hand.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, rms_norm
 
-Formula = Callable[..., Tensor]  # of the states, (…, n), and of what `formula_of` returns
+Formula = Callable[..., Tensor]  # of the states, (…, n), and of what `details` returns
 
 
 def _unit(states: Tensor, epsilon: float) -> Tensor:
@@ -50,17 +49,6 @@ def _offset(states: Tensor, _: Any, weight: Tensor, epsilon: float) -> Tensor:
 
 def _offset_at_once(states: Tensor, shape: Any, weight: Tensor, epsilon: float) -> Tensor:
     return rms_norm(states.float(), shape, 1.0 + weight.float(), epsilon).to(states.dtype)
-
-
-def _by_length(states: Tensor, _: Any, weight: Tensor, least: Tensor, zero: Tensor) -> Tensor:
-    """Return what torch's operation does, up to rounding, in four calls where that makes nine.
-
-    The root of the mean square is the vector's length over root n, and ε beside it another side:
-    root(mean(x²) + ε) = hypot(length, root(n · ε)) / root n.
-    """
-    length = torch.linalg.vector_norm(states, dim=-1, keepdim=True)
-    size = math.sqrt(states.shape[-1])
-    return torch.addcdiv(zero, states, torch.hypot(length, least), value=size).mul_(weight)
 
 
 class _RMSNorm(nn.RMSNorm):
@@ -122,28 +110,11 @@ FORMULAS: Mapping[type[nn.Module], Formula] = {
     WideRMSNorm: _wide,
     OffsetRMSNorm: _offset,
 }
-_EXACT = (torch.float32, torch.float64)  # lower precisions round where the model's own norm does
 # Formulas that take weights of other shapes too: (groups, n) for states of (…, groups, n).
 BROADCAST = frozenset({_rounded_at_once, _rounded, _wide, _offset})
 
 
-def formula_of(norm: Any) -> tuple[Formula, tuple[Any, ...]]:
-    """Return a norm's formula, and what it takes beside the states: shape, weights, epsilon.
-
-    torch computes its own operation in one kernel on CUDA, and in nine on a CPU.
-    """
-    weight = norm.weight
-    if type(norm) is nn.RMSNorm and weight.device.type == "cpu" and weight.dtype in _EXACT:
-        least = math.sqrt(weight.numel() * norm.eps)
-        return _by_length, (
-            norm.normalized_shape,
-            weight,
-            weight.new_tensor(least),
-            weight.new_zeros(()),
-        )
-    return FORMULAS[type(norm)], _details(norm)
-
-
-def _details(norm: Any) -> tuple[Any, ...]:
+def details(norm: Any) -> tuple[Any, ...]:
+    """Return what a norm's formula takes beside the states: shape, weights, epsilon."""
     weights = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else (norm.weight,)
     return norm.normalized_shape, *weights, norm.eps
