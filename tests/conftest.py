@@ -122,6 +122,7 @@ def fewer_draws(monkeypatch):
 @pytest.fixture
 def few_models(monkeypatch):
     """Contract checks on two models and three prompts."""
+    import cllm_bench.testing.checks  # noqa: F401 - it picks models of its own when it is imported
     from cllm_bench.testing.subject import Subject
     from cllm_bench.testing.tiny_models import VARIED
 

@@ -47,10 +47,12 @@ class Local:
     Attributes:
         divergence: Of the student from the teacher.
         iterations: States in a chain.
+        ahead: Iterations, at most, that are behind the first state of an online chain.
     """
 
     divergence: Divergence = "forward_kl"
     iterations: int = 2
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         if self.iterations < 2:
@@ -59,7 +61,16 @@ class Local:
             )
 
     def states(self, block: AnswerBlock) -> BlockStates:
-        """Draw a chain; the block reads the fixed points of those before it."""
+        """Draw a chain; the block reads the fixed points of those before it.
+
+        Raises:
+            UserError: All chains would begin with fresh guesses.
+        """
+        if not block.trajectory and not self.ahead:
+            raise UserError(
+                "cllm: objective=local learns from neighbours all along a trajectory, and online "
+                "chains begin with fresh guesses: give ahead=8, say"
+            )
         return BlockStates(block.chain())
 
     def losses(self, batch: StateBatch) -> Mapping[str, Tensor]:

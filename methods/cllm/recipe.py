@@ -157,12 +157,6 @@ class CllmRecipe:
                 "cllm: recorded states are those of blocks: give states=online for refill=sliding "
                 "or ahead"
             )
-        local = self.objective.partition(":")[0] == "local"
-        if local and self.states == "online" and not self.ahead:
-            raise UserError(
-                "cllm: objective=local learns from neighbours all along a trajectory, and online "
-                "chains begin with fresh guesses: give ahead=8, say"
-            )
         if self.form == "single" and (self.prompt_weight or self.anchor_weight):
             raise UserError("cllm: prompt_weight and anchor_weight need form=packed")
         if not 0 <= self.augment <= 1:

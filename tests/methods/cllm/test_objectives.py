@@ -40,7 +40,7 @@ from cllm_bench_methods.cllm.states import Answer
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jsd")
 ONLINE = {"source": "online", "shift": True}
-LOCAL = {"objective": Local()}
+LOCAL = {"objective": Local(ahead=1)}
 PROGRESSIVE = {"objective": Progressive(window=PLAIN.window)}
 CASES = {
     "global": {},

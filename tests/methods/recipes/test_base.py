@@ -9,11 +9,13 @@ from cllm_bench.errors import UserError
 from cllm_bench.training.objective import OptimiserSettings
 
 COMMON = {"steps", "learning_rate", "accumulate", "precision", "seed"}
+CLLM = {"warm_up", "trackers", "gradient_checkpointing", "lora_rank", "compile"}
 MORE = {
-    "target": set(),
+    "target": {"compile"},
     "draft": {"warm_up"},
     "medusa": {"warm_up", "trackers"},
-    "cllm": {"warm_up", "trackers", "gradient_checkpointing", "lora_rank"},
+    "cllm": CLLM,
+    "cllm-paper": CLLM,
 }
 
 
@@ -32,7 +34,8 @@ def test_settings_named_like_the_optimiser_s_reach_it():
 
 @pytest.mark.parametrize("name", MORE)
 def test_what_is_too_small_is_named(name):
-    with pytest.raises(UserError, match=f"^{name}: tokens must be at least 1, not 0$"):
+    role = recipes()[name].role
+    with pytest.raises(UserError, match=f"^{role}: tokens must be at least 1, not 0$"):
         recipes()[name](tokens=0)
-    with pytest.raises(UserError, match=f"^{name}: accumulate must be at least 1, not -1$"):
+    with pytest.raises(UserError, match=f"^{role}: accumulate must be at least 1, not -1$"):
         recipes()[name](accumulate=-1)
