@@ -208,9 +208,6 @@ def run(
         for before, after in unseen:
             logits = whole(model, packed.first((before + 1) * chains))
             packed = moved_on(packed, logits, before * chains, after * chains, chains)
-    if unseen:
-        # Weights that were cast without gradients would be taken again, and learn nothing.
-        torch.clear_autocast_cache()
     if not (steps and states.cached):
         return whole(model, packed), packed
     cache = DynamicCache()

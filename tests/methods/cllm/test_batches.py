@@ -401,7 +401,7 @@ def test_how_far_ahead_differs_from_batch_to_batch():
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_weights_learn_in_bf16_behind_passes_without_gradients(cached):
-    """Autocast keeps the weights that it has cast, and those cast without gradients have none."""
+    """Autocast keeps weights that it has cast: those cast without gradients must be cast anew."""
     model = tiny("llama")
     states = replace(ONLINE, copies=2, iterations=2, cached=cached)
     batch = make_batch(texts(2), states, random.Random(0))._replace(ahead=1)
