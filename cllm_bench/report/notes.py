@@ -400,10 +400,15 @@ def engines(chosen: Mapping[str, EngineChoice]) -> Iterator[str]:
 
 
 def products(chosen: Mapping[str, ProductChoice]) -> Iterator[str]:
-    """Say in one line for each role which kernels multiply by its weights, and what that gains."""
+    """Say which kernels multiply by weights, and what that gains: a line for equal roles."""
+    roles: list[tuple[ProductChoice, list[str]]] = []
     for role, choice in chosen.items():
-        if not choice.copied_bytes:
-            continue
+        alike = next((names for other, names in roles if other == choice), None)
+        if alike is not None:
+            alike.append(role)
+        elif choice.copied_bytes:
+            roles.append((choice, [role]))
+    for choice, names in roles:
         columns = zip(*choice.kernels.values(), strict=True)
         kinds = ["/".join(sorted(set(column))) for column in columns]
         runs = ", ".join(
@@ -418,7 +423,7 @@ def products(chosen: Mapping[str, ProductChoice]) -> Iterator[str]:
             )
         ]
         yield (
-            f"products of {role}: {runs} rows, the fastest in a trial (time at "
+            f"products of {', '.join(names)}: {runs} rows, the fastest in a trial (time at "
             f"{'/'.join(map(str, choice.rows))} rows over plain: {'/'.join(gains)}; packed "
             f"copies {choice.copied_bytes / 1e6:,.0f} MB)"
         )

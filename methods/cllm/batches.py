@@ -114,9 +114,10 @@ def cllm_loss(
 
     device, terms = next(model.parameters()).device, states.terms
     logits, packed = run(model, batch.packed.to(device), states, batch.ahead)
-    learnt = losses_of(states.objective, PackedLogits(packed, logits, states.chains))
+    compared = PackedLogits(packed, logits, states.chains)
+    learnt = losses_of(states.objective, compared)
     if terms.counted:
-        share = packed.answers.sum() / counted_rows(packed).clamp(min=1)
+        share = packed.answers.sum() / compared.counted.clamp(min=1)
         learnt = {name: loss * share for name, loss in learnt.items()}
     if batch.references is None:
         ar = ar_loss(logits, packed, terms.label_smoothing)
@@ -133,14 +134,6 @@ def cllm_loss(
         total = total + terms.anchor_weight * parts["anchor_loss"]
     count = float(batch.packed.answers.sum())
     return LossSum(total, count, {name: loss.detach() for name, loss in parts.items()})
-
-
-def counted_rows(packed: Packed) -> Tensor:  # ()
-    """Return how many rows of an average copy have something to learn."""
-    from .packing import differs
-
-    rows = [differs(packed, copy).sum() for copy in range(packed.copies)]
-    return sum(rows[1:], rows[0]) / len(rows)
 
 
 def rehearse(states: States) -> None:

@@ -46,6 +46,12 @@ class PackedLogits:
         """Return which rows there are."""
         return inside(self.packed) if copy is None else owned(self.packed, copy)
 
+    @property
+    def counted(self) -> Tensor:  # ()
+        """Rows that have something to learn, in the mean over the copies, by their weights."""
+        first, *more = (self.pair(copy).weights.sum() for copy in range(self.copies))
+        return sum(more, first) / self.copies
+
     @cached_property
     def _answer(self) -> Tensor:
         return answer_rows(self.rows, self.packed)

@@ -145,7 +145,7 @@ class RecipeRun(Generic[R]):
                 self.job.tell(
                     f"{self.recipe.role}: {settings.steps} updates at a rate of up to "
                     f"{settings.learning_rate:g} move a weight by {reach:.2g} at most, which may "
-                    "be too little to learn: raise epochs or learning_rate, or lower tokens"
+                    "be too little to learn: give more steps or a higher learning_rate"
                 )
         return Optimiser(model, settings, folder, self.job.listen, rates)
 

@@ -93,7 +93,7 @@ def test_a_folder_without_rows_keeps_its_table(tmp_path, finished):
 
 
 def test_reference_runs_make_their_tables():
-    """Those that README quotes: two with gzipped rows, the others by their summaries."""
+    """Those that README and docs quote: two with gzipped rows, the others by their summaries."""
     reference = Path(__file__).parents[2] / "results" / "reference"
     folders = sorted(file.parent for file in reference.rglob("summary.json"))
     assert len(folders) == 5

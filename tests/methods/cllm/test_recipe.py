@@ -302,4 +302,4 @@ def test_an_epoch_is_all_blocks_and_few_updates_are_told(tmp_path, job, trained)
     assert training_log(out / "cllm")[-1]["step"] == steps
     (line,) = said
     assert line.startswith(f"cllm: {steps} updates at a rate of up to 1e-05 move a weight by ")
-    assert line.endswith("raise epochs or learning_rate, or lower tokens")
+    assert line.endswith("give more steps or a higher learning_rate")

@@ -8,8 +8,9 @@ import torch
 from packed_answers import PLAIN, after, texts, tiny
 from random_models import tiny_model
 
-from cllm_bench_methods.cllm.batches import cllm_loss, counted_rows, make_batch
-from cllm_bench_methods.cllm.packing import differs
+from cllm_bench_methods.cllm.batches import cllm_loss, make_batch
+from cllm_bench_methods.cllm.comparison import PackedLogits
+from cllm_bench_methods.cllm.packing import differs, logits_apart
 from cllm_bench_methods.cllm.states import Terms
 
 ANSWERS = texts(2)
@@ -83,9 +84,26 @@ def test_a_loss_over_counted_rows_weighs_more_as_they_get_fewer():
     packed, loss = loss_with(Terms(1.0, counted=True))
     _, plain = loss_with(Terms(1.0))
     counted = sum(int(differs(packed, copy).sum()) for copy in range(2)) / 2
-    assert counted_rows(packed).item() == counted
     share = int(packed.answers.sum()) / counted
     assert share > 1
     expected = plain.parts["consistency_loss"].item() * share
     assert loss.parts["consistency_loss"].item() == pytest.approx(expected, rel=1e-5)
     assert loss.parts["ar_loss"].item() == plain.parts["ar_loss"].item()
+
+
+def test_a_block_alone_counts_as_the_mean_of_its_rows():
+    """As in the original: whatever share of its answer the block is."""
+    states, answer = replace(PLAIN, form="single", terms=Terms(0.0, counted=True)), texts(1)[0]
+    seen = 0
+    for seed in range(12):
+        batch = make_batch([answer], states, random.Random(seed))
+        rows = differs(batch.packed, 0)
+        if not rows.any():
+            continue
+        seen += 1
+        logits = logits_apart(tiny("llama"), batch.packed)
+        pair = PackedLogits(batch.packed, logits, 1).pair(0)
+        mean = pair.divergence("forward_kl").mean().item()
+        loss = cllm_loss(tiny("llama"), batch, states)
+        assert loss.parts["consistency_loss"].item() / loss.count == pytest.approx(mean, rel=1e-5)
+    assert seen > 3
