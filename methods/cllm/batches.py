@@ -53,15 +53,16 @@ def answers_of(
     return found
 
 
-def make_batch(answers: Sequence[Answer], states: States, generator: random.Random) -> Batch:
-    """Draw a state for every copy of every block, and pack them."""
+def make_batch(
+    answers: Sequence[Answer], states: States, generator: random.Random, ahead: int = 0
+) -> Batch:
+    """Draw a state for every copy of every block, and pack them; `ahead` is the batch's."""
     references = None
     if answers[0].reference is not None:
         references = collate([Example(list(a.prompt), list(a.reference or ())) for a in answers])
         # Each answer weighs as much as the one that it stands for, whatever its length.
         shares = [len(a.tokens) / len(a.reference or (0,)) for a in answers]
         references["weights"] *= references["weights"].new_tensor(shares)[:, None]
-    ahead = generator.randint(0, states.ahead) if states.ahead else 0
     return Batch(pack(answers, states, generator), references, ahead)
 
 

@@ -219,6 +219,13 @@ class CllmRecipe:
             cached=self.form == "packed" and not self.gradient_checkpointing,
         )
 
+    def ahead_of(self, step: int) -> int:
+        """Return how many iterations ahead the chains of a step begin.
+
+        All its batches alike: processes that share a model make the same passes in a step.
+        """
+        return random.Random(f"{self.seed}/ahead/{step}").randint(0, self.ahead)
+
     def decoding(self, round_: int) -> Jacobi:
         """Return how a round's model is decoded."""
         return Jacobi(self.block_of(round_), refill=self.refill, guess=self.guess)
@@ -327,7 +334,10 @@ class _Training(RecipeRun[CllmRecipe]):
             target = self._anchor(optimiser.device)
             optimiser.fit(
                 lambda number: make_batch(
-                    data.batch(number), states, random.Random(f"{recipe.seed}/{number}")
+                    data.batch(number),
+                    states,
+                    random.Random(f"{recipe.seed}/{number}"),
+                    recipe.ahead_of(number // recipe.accumulate),
                 ),
                 lambda model, batch: cllm_loss(model, batch, states, target),
                 watch,
