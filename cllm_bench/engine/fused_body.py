@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from cllm_bench.engine.attention import GROUPED
 from cllm_bench.engine.cache import PreallocatedCache
-from cllm_bench.engine.fused_layers import FusedLayer, fused_layers_of, layers_of
+from cllm_bench.engine.fused_layers import FusedLayer, Turning, fused_layers_of, layers_of, turning
 from cllm_bench.engine.session import Session, cache_argument
 
 _EMBEDDING = ("embed_tokens", "embed_in", "wte")
@@ -131,21 +131,21 @@ class LeanBody:
             states = states * self._scale
         if self._places is not None:
             states = states + self._places(position_ids)
-        angles = self._angles(states, position_ids)
+        turns = self._turns(states, position_ids)
         for layer, kind in self._layers:
-            states = layer.run(states, attention_mask, cache, angles[kind])
+            states = layer.run(states, attention_mask, cache, turns[kind])
         return self._output(last_hidden_state=self._norm(states), **{self._cache_argument: cache})
 
-    def _angles(
+    def _turns(
         self,
         states: Tensor,  # (1, T, H)
         positions: Tensor,  # (1, T)
-    ) -> dict[str | None, tuple[Tensor, Tensor] | None]:
-        """Return cosines and sines of the positions, by the kind of layer that turns by them."""
+    ) -> dict[str | None, Turning | None]:
+        """Return what turns by the positions, by the kind of layer that it is for."""
         if self._rotary is None:
             return {None: None}
         return {
-            kind: self._rotary(states, positions, *argument)
+            kind: turning(self._rotary(states, positions, *argument))
             for kind, argument in self._kinds.items()
         }
 

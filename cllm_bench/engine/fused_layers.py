@@ -307,6 +307,18 @@ class Parts(NamedTuple):
     mix: Callable[..., Tensor] | None = None  # the attention, in place of the kernel `grouped`
 
 
+class Turning(NamedTuple):
+    """What turns queries and keys: two halves of a head swap places, one with its sign changed.
+
+    Attributes:
+        cosine: (B or 1, 1, T, rotated).
+        sine: The same, and negative in the first half.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+
 _Norm = tuple[Formula, tuple[Any, ...]]  # and its details: shape, weights, epsilon
 
 
@@ -412,11 +424,12 @@ class FusedLayer:
         caches = [named.pop(name, None) for name in _CACHES]
         for name in _UNUSED:
             named.pop(name, None)
+        angles = named.pop("position_embeddings", None)
         return self.run(
             named.pop("hidden_states"),
             named.pop("attention_mask", None),
             next((found for found in caches if found is not None), None),
-            named.pop("position_embeddings", None),
+            None if angles is None else turning(angles),
             **named,
         )
 
@@ -425,7 +438,7 @@ class FusedLayer:
         states: Tensor,  # (B, T, H)
         mask: Tensor | None,  # (B or 1, 1, T, L + T)
         cache: Any,
-        angles: tuple[Tensor, Tensor] | None,  # cosines and sines, (B or 1, T, rotated)
+        turn: Turning | None,
         **options: Any,
     ) -> Tensor:
         """Return the layer's output, (B, T, H); further options are for the kernel."""
@@ -433,7 +446,7 @@ class FusedLayer:
         before, behind = self._before, self._behind
         if rows < len(self._by_rows) and batch == 1:
             before, behind = self._by_rows[rows]
-        queries, keys, values = self.parts.before(states, before, angles)
+        queries, keys, values = self.parts.before(states, before, turn)
         if cache is not None:
             keys, values = cache.update(keys, values, self._attention.layer_idx)
         mix = self.parts.mix
@@ -515,7 +528,7 @@ def _compiled(function: Any, number: int) -> Callable[..., Any]:
 def _before_attention(
     states: Tensor,  # (B, T, H)
     using: _Before,
-    angles: tuple[Tensor, Tensor] | None,  # cosines and sines, (B or 1, T, rotated)
+    turn: Turning | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries and keys, rotated, and values; each (B, heads, T, head size)."""
     batch, rows, _ = states.shape
@@ -523,7 +536,7 @@ def _before_attention(
     mixed = _multiplied(_normed(states, using.norm), using.product)
     if using.interleaved:
         heads = mixed.view(batch, rows, using.queries, 3, using.head).permute(0, 3, 2, 1, 4)
-        turned = _rotated(heads[:, :2], using, angles)  # (B, 2, heads, T, head size)
+        turned = _rotated(heads[:, :2], using, turn)  # (B, 2, heads, T, head size)
         return turned[:, 0], turned[:, 1], heads[:, 2]
     if using.norms:
         width = both * using.head
@@ -533,7 +546,7 @@ def _before_attention(
     else:
         heads = mixed.view(batch, rows, -1, using.head).transpose(1, 2)
         turned, values = heads[:, :both], heads[:, both:]
-    turned = _rotated(turned, using, angles)
+    turned = _rotated(turned, using, turn)
     return turned[:, : using.queries], turned[:, using.queries :], values
 
 
@@ -617,22 +630,27 @@ def _sum(states: Tensor, added: Tensor, scale: float) -> Tensor:
     return states + added if scale == 1.0 else torch.add(states, added, alpha=scale)
 
 
+def turning(angles: tuple[Tensor, Tensor]) -> Turning:
+    """Return what turns heads by the cosines and sines of positions, each (B or 1, T, rotated)."""
+    cosine, sine = (each.unsqueeze(1) for each in angles)
+    first, second = sine.chunk(2, -1)
+    return Turning(cosine, torch.cat((-first, second), -1))
+
+
 def _rotated(
     heads: Tensor,  # (B, …, T, head size)
     using: _Before,
-    angles: tuple[Tensor, Tensor] | None,  # cosines and sines, (B or 1, T, rotated)
+    turn: Turning | None,
 ) -> Tensor:
     """Return heads, each turned in its first columns by the angles of its position."""
-    if not using.rotates or angles is None:
+    if not using.rotates or turn is None:
         return heads
-    cosine, sine = angles
-    width, axes = cosine.shape[-1], heads.dim() - cosine.dim()
-    turning = heads if width == using.head else heads[..., :width]
-    first, second = turning.chunk(2, -1)
-    turned = torch.cat((-second, first), -1)
-    for _ in range(axes):
+    cosine, sine = turn
+    width = cosine.shape[-1]
+    for _ in range(heads.dim() - cosine.dim()):
         cosine, sine = cosine.unsqueeze(1), sine.unsqueeze(1)
-    found = turning * cosine + turned * sine
+    columns = heads if width == using.head else heads[..., :width]
+    found = columns * cosine + columns.roll(width // 2, -1) * sine
     if found.dtype != heads.dtype:  # some families keep their angles in float32
         found = found.to(heads.dtype)
     return found if width == using.head else torch.cat((found, heads[..., width:]), -1)

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from cllm_bench.engine.cache import is_spread
 from cllm_bench.engine.fused_body import fuse_body
 from cllm_bench.engine.fused_layers import fuse_layers
-from cllm_bench.engine.norms import RMS_NORMS
+from cllm_bench.engine.norms import FORMULAS, rms_norms
 
 _ROWS = (1, 2, 16, 200)
 
@@ -58,7 +58,7 @@ def shorten_lookups(model: nn.Module) -> None:
 
 @torch.inference_mode()
 def fuse_norms(model: PreTrainedModel) -> int:
-    """Replace norms by the first of `RMS_NORMS` that is the same to the last bit; return how many.
+    """Replace norms by the first of `rms_norms` that is the same to the last bit; return how many.
 
     Torch's own is the fastest, but rounds once where the norms of Llama round twice, which only
     float32 does not tell apart. Where none is equal, the model's own norm stays.
@@ -78,11 +78,11 @@ def _alike(module: nn.Module) -> Iterator[nn.RMSNorm]:
     epsilon = getattr(module, "variance_epsilon", None) or getattr(module, "eps", None)
     own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
     weight = getattr(module, "weight", None)
-    if own != {"weight"} or not isinstance(epsilon, float) or type(module) in RMS_NORMS:
+    if own != {"weight"} or not isinstance(epsilon, float) or type(module) in FORMULAS:
         return
     if not isinstance(weight, nn.Parameter) or weight.dim() != 1 or hasattr(module, "_hf_hook"):
         return
-    for kind in RMS_NORMS:
+    for kind in rms_norms(weight.device):
         fused = kind(weight.numel(), eps=epsilon, device="meta")
         fused.weight = weight
         yield fused.train(module.training)

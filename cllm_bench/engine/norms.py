@@ -9,13 +9,15 @@ states, and in what they multiply by:
     Gemma                          round((1 + weight) · x̂)
 
 In float32 the first two are one, and one operation of torch computes it; in lower precision that
-operation rounds once, and has to be told to compute in float32. `fusion.fuse_norms` takes the first
-kind below that equals a model's own norm to the last bit on the device at hand.
+operation rounds once, and has to be told to compute in float32. On a CPU it is no kernel but nine
+calls of others, and seven do the same. `fusion.fuse_norms` takes the first kind below that equals a
+model's own norm to the last bit on the device at hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -29,6 +31,22 @@ def _unit(states: Tensor, epsilon: float) -> Tensor:
     """Return the states in float32, over the root of their mean square."""
     wide = states.float()
     return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+
+
+def _stepwise(states: Tensor, shape: Any, weight: Tensor, epsilon: float) -> Tensor:
+    """Return what `rms_norm` makes of float32 on a CPU, by its own steps, in place where it can be.
+
+    No gradients: what they would need is written over.
+    """
+    scale = (states * states).sum(-1, keepdim=True)
+    scale.div_(_constant(shape[-1])).add_(_constant(epsilon)).rsqrt_()
+    return (states * scale).mul_(weight)
+
+
+@cache
+def _constant(value: float) -> Tensor:
+    """Return a number as a tensor: as it is, each call would make one of it."""
+    return torch.tensor(value, dtype=torch.float32)
 
 
 def _rounded(states: Tensor, _: Any, weight: Tensor, epsilon: float) -> Tensor:
@@ -61,6 +79,12 @@ class _RMSNorm(nn.RMSNorm):
         return type(self).formula(x, self.normalized_shape, self.weight, self.eps)
 
 
+class StepwiseRMSNorm(_RMSNorm):
+    """Torch's own in float32 on a CPU, by fewer calls; for inference only."""
+
+    formula = _stepwise
+
+
 class RoundedRMSNorm(_RMSNorm):
     """Rounds to the states' type before it multiplies by its weight, and again then."""
 
@@ -91,8 +115,7 @@ class FastOffsetRMSNorm(_RMSNorm):
     formula = _offset_at_once
 
 
-# What may stand for a model's own norm, the fastest first.
-RMS_NORMS: tuple[type[nn.RMSNorm], ...] = (
+_ANYWHERE: tuple[type[nn.RMSNorm], ...] = (
     nn.RMSNorm,
     FastOffsetRMSNorm,
     FastRoundedRMSNorm,
@@ -104,14 +127,22 @@ RMS_NORMS: tuple[type[nn.RMSNorm], ...] = (
 FORMULAS: Mapping[type[nn.Module], Formula] = {
     nn.LayerNorm: layer_norm,
     nn.RMSNorm: rms_norm,
+    StepwiseRMSNorm: _stepwise,
     FastOffsetRMSNorm: _offset_at_once,
     FastRoundedRMSNorm: _rounded_at_once,
     RoundedRMSNorm: _rounded,
     WideRMSNorm: _wide,
     OffsetRMSNorm: _offset,
 }
+
+
+def rms_norms(device: torch.device) -> tuple[type[nn.RMSNorm], ...]:
+    """Return what may stand for a model's own norm on a device, the fastest first."""
+    return (StepwiseRMSNorm, *_ANYWHERE) if device.type == "cpu" else _ANYWHERE
+
+
 # Formulas that take weights of other shapes too: (groups, n) for states of (…, groups, n).
-BROADCAST = frozenset({_rounded_at_once, _rounded, _wide, _offset})
+BROADCAST = frozenset({_stepwise, _rounded_at_once, _rounded, _wide, _offset})
 
 
 def details(norm: Any) -> tuple[Any, ...]:

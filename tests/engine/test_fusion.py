@@ -11,6 +11,7 @@ from cllm_bench.engine.cache import PreallocatedCache
 from cllm_bench.engine.fused_body import LeanBody, fuse_body
 from cllm_bench.engine.fused_layers import fuse_layers, fused_layers_of
 from cllm_bench.engine.fusion import fuse, fuse_norms, shorten_lookups
+from cllm_bench.engine.norms import StepwiseRMSNorm
 from cllm_bench.engine.session import Session, cache_argument
 
 LAYER_NORMS = ("gpt2", "gpt-neox", "gpt-neox-sequential", "phi", "starcoder2", "stablelm")
@@ -206,6 +207,20 @@ def test_weights_keep_their_names_and_identity():
     after = dict(model.named_parameters())
     assert before.keys() == after.keys()
     assert all(before[name] is after[name] for name in before)
+
+
+@pytest.mark.parametrize("size", [8, 320, 1000])
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-5])
+def test_a_norm_by_its_own_steps_is_torch_s_to_the_last_bit(size, epsilon):
+    fused = StepwiseRMSNorm(size, eps=epsilon)
+    plain = nn.RMSNorm(size, eps=epsilon)
+    fused.weight = plain.weight = nn.Parameter(torch.rand(size) + 0.5)
+    with torch.inference_mode():
+        for scale in (1e-4, 1.0, 1e3):
+            states = scale * torch.randn(2, 7, size)
+            before = states.clone()
+            assert torch.equal(fused(states), plain(states))
+            assert torch.equal(states, before)
 
 
 def test_a_norm_that_computes_something_else_stays():

@@ -216,7 +216,7 @@ def test_norms_scale_by_their_weight_or_by_one_more(kind):
                 weight.zero_()
     fuse_norms(model)
     names = {type(module).__name__ for module in model.modules() if isinstance(module, nn.RMSNorm)}
-    assert names == {{"llama": "RMSNorm", "gemma": "FastOffsetRMSNorm"}[kind]}
+    assert names == {{"llama": "StepwiseRMSNorm", "gemma": "FastOffsetRMSNorm"}[kind]}
     assert fuse_layers(model) == 2
 
 
