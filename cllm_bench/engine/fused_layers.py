@@ -49,7 +49,7 @@ from cllm_bench.engine.norms import BROADCAST, FORMULAS, Formula, details
 from cllm_bench.engine.products.kernels import Product
 
 # What families call the parts of a layer.
-_ATTENTION = ("self_attn", "attention", "attn")
+ATTENTION = ("self_attn", "attention", "attn")
 _QKV = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",), ("query_key_value",), ("c_attn",))
 _OUT = ("o_proj", "dense", "c_proj")
 _HEAD_NORMS = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
@@ -199,7 +199,7 @@ def _readings(layer: nn.Module) -> Iterator[LayerParts]:
 def _named(layer: nn.Module) -> LayerParts | None:
     """Return a layer's parts by their names, where it has all that a layer needs and no others."""
     inner = _children(layer)
-    attention = _taken(inner, _ATTENTION)
+    attention = _taken(inner, ATTENTION)
     mlp = _taken(inner, ("mlp",))
     norms = next((each for each in _NORMS if set(inner) == {*filter(None, each)}), None)
     if attention is None or mlp is None or norms is None:

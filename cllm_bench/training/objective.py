@@ -43,7 +43,7 @@ class OptimiserSettings:
         clip: Largest norm of the gradient.
         accumulate: Micro-batches to a step, over all processes.
         precision: Of the arithmetic; weights and optimiser state stay in float32.
-        compile: Let TorchInductor fuse the passes; it takes a C++ compiler and a minute at first.
+        compile: Let TorchInductor fuse norms and feed-forward parts; it takes a C++ compiler.
         gradient_checkpointing: Compute activations twice in place of keeping them.
         lora_rank: Train adapters of that rank in place of the weights; 0 trains the weights.
         trackers: Name of one of Accelerate's trackers, such as `tensorboard` or `wandb`.

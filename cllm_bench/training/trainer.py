@@ -34,6 +34,7 @@ from cllm_bench.training.checkpoints import (
     trained_state,
     write_state,
 )
+from cllm_bench.training.compiling import compiled_parts, running
 from cllm_bench.training.distributed import new_accelerator, place, split_parameters, twin_of
 from cllm_bench.training.lora import add_adapters
 from cllm_bench.training.objective import (
@@ -122,10 +123,7 @@ class Optimiser:
         self._model, self._optimiser = place(self._accelerator, model, optimiser)
         if world_size() > 1:
             self._device = self._accelerator.device
-        # Batches have many shapes; weights, states and evaluations are those of the plain model.
-        self._run = self._model
-        if settings.compile:
-            self._run = cast(nn.Module, torch.compile(self._model, dynamic=True))
+        self._compiled = compiled_parts(model) if settings.compile else {}
         self._next_save = 0.0
         self._resume()
 
@@ -217,11 +215,12 @@ class Optimiser:
             # nor on what ran before, so there is no random state to store.
             torch.manual_seed((settings.seed << 32) + number)
             last = part == own[-1]
-            with nullcontext() if last else self._accelerator.no_sync(self._model):
+            together = nullcontext() if last else self._accelerator.no_sync(self._model)
+            with together, running(self._compiled):
                 with torch.autocast(
                     self._device.type, torch.bfloat16, enabled=settings.precision == "bf16"
                 ):
-                    value = loss(self._run, batch)
+                    value = loss(self._model, batch)
                 torch.autograd.backward(value.total)
             sums["count"] += value.count
             for name, term in {**value.parts, "loss": value.total}.items():

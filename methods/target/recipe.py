@@ -38,7 +38,7 @@ class TargetRecipe:
         learning_rate: At its peak.
         prompt_weight: Share of the loss that a prompt's token has, against 1 for an answer's.
         precision: Of the arithmetic: `no` is float32.
-        compile: Let TorchInductor fuse the passes; it takes a C++ compiler and a minute at first.
+        compile: Let TorchInductor fuse norms and feed-forward parts; it takes a C++ compiler.
         attention: Kernel while training: on CPUs in bf16 `plain` is the fastest.
         seed: Of weights and order.
         vocabulary: Of a new tokenizer.
