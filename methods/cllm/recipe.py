@@ -90,7 +90,7 @@ class CllmRecipe:
         learning_rate: At its peak.
         warm_up: Share of the steps over which the rate rises.
         precision: Of the arithmetic; weights stay in float32 while they are trained.
-        compile: Let TorchInductor fuse the passes; it takes a C++ compiler and minutes at first.
+        compile: Let TorchInductor fuse norms and feed-forward parts; it takes a C++ compiler.
         attention: Kernel while training: on CPUs in bf16 `plain` is the fastest.
         gradient_checkpointing: Compute activations twice in place of keeping them.
         lora_rank: Train adapters of that rank in place of the weights; 0 trains the weights.

@@ -17,6 +17,8 @@ from cllm_bench.engine.family import find_family
 from cllm_bench.engine.runtime import Runtime
 from cllm_bench.training.checkpoints import trained_state
 from cllm_bench.training.recipe_runner import run_recipe
+from cllm_bench_methods.cllm import recipe as recipe_module
+from cllm_bench_methods.cllm.batches import make_batch
 from cllm_bench_methods.cllm.evaluation import collapsed
 from cllm_bench_methods.cllm.paper import PaperRecipe
 from cllm_bench_methods.cllm.recipe import CllmRecipe
@@ -287,6 +289,24 @@ def test_every_option_trains(tmp_path, job, trained, changes):
     assert newest["consistency_loss"] > 0
     assert newest["gradient_norm"] > 0
     assert all(math.isfinite(value) for value in newest.values())
+
+
+def test_chains_of_one_step_begin_equally_far_ahead(monkeypatch, tmp_path, job):
+    """Processes that share a step would otherwise make unequal numbers of passes in it."""
+    drawn = []
+
+    def spy(answers, states, generator, ahead):
+        drawn.append(ahead)
+        return make_batch(answers, states, generator, ahead)
+
+    monkeypatch.setattr(recipe_module, "make_batch", spy)
+    changes = {"states": "online", "ahead": 2, "steps": 8, "accumulate": 3}
+    settings = {**SHORT, "evaluate_every": 100, **changes}
+    run_recipe("cllm", CllmRecipe(**settings), job(tmp_path / "out"), lambda _: None)
+    steps = [set(drawn[start : start + 3]) for start in range(0, len(drawn), 3)]
+    assert len(steps) == 8
+    assert all(len(step) == 1 for step in steps)
+    assert set.union(*steps) == {0, 1, 2}
 
 
 def test_an_epoch_is_all_blocks_and_few_updates_are_told(tmp_path, job, trained):
