@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import (
+    DistributedDataParallelKwargs,
     DistributedType,
     FullyShardedDataParallelPlugin,
 )
@@ -40,6 +41,9 @@ def new_accelerator(on_cpu: bool, trackers: str, folder: Path) -> Accelerator:
         device_placement=world_size() > 1,
         log_with=trackers or None,
         project_dir=folder,
+        # Buffers are angles of positions and the like, equal everywhere. To send them would make
+        # processes wait for each other at every pass, and not only where gradients are added up.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if world_size() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         _shard(accelerator)
