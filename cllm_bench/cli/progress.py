@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from cllm_bench.machine.processes import is_main
@@ -28,28 +32,41 @@ def say(text: str) -> None:
         typer.echo(text, err=True)
 
 
-class _Rate(ProgressColumn):
-    """Items a second, or seconds an item where that reads better."""
+EVERY = 30.0  # seconds between lines where there is no terminal
+DRAWN = 0.1  # seconds between drawings on a terminal
 
+
+def _rate(task: Task) -> str:
+    """Return items a second, or seconds an item where that reads better."""
+    speed = task.finished_speed or task.speed
+    if not speed:
+        return "–"
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
+
+
+class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the rate."""
-        speed = task.finished_speed or task.speed
-        if not speed:
-            return Text("–", style="dim")
-        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="dim")
+        return Text(_rate(task), style="dim")
 
 
 class LiveProgress:
-    """A line with what runs, how many are done, the rate and the time left.
+    """What runs, how many are done, the rate and the time left.
 
-    It is drawn only when it is told something: a thread that draws by itself would share the
+    On a terminal that is a line that changes; elsewhere, as in a file, a new one every half minute.
+    It is shown only when it is told something: a thread that draws by itself would share the
     processor with what is being timed.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            TextColumn(
+                "{task.description}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+                markup=False,
+            ),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             _Rate(),
             TimeElapsedColumn(),
@@ -58,10 +75,12 @@ class LiveProgress:
             console=console,
             auto_refresh=False,
             transient=True,
-            speed_estimate_period=20,
+            expand=True,
+            speed_estimate_period=600,  # a reply of a large model takes a minute
+            get_time=now,
         )
         self._task = self._progress.add_task("", total=None)
-        self._drawn = 0.0
+        self._now, self._shown = now, -DRAWN if console.is_terminal else now()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -76,9 +95,22 @@ class LiveProgress:
         self._progress.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """Show what runs and how far it has come; draw at most ten times a second."""
+        """Show what runs and how far it has come, if the last time is long enough ago."""
         self._progress.update(self._task, description=what, completed=done, total=total)
-        now = self._progress.get_time()
-        if now - self._drawn >= 0.1 or done == total:
-            self._progress.refresh()
-            self._drawn = now
+        now = self._now()
+        if self._console.is_terminal:
+            if now - self._shown >= DRAWN or done == total:
+                self._progress.refresh()
+                self._shown = now
+        elif now - self._shown >= EVERY:
+            self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
+            self._shown = now
+
+    def _line(self) -> str:
+        (task,) = self._progress.tasks
+        left = task.time_remaining
+        known = "" if left is None else f", {timedelta(seconds=round(left))} left"
+        return (
+            f"{task.description}: {task.completed:.0f} of {task.total:.0f}, {_rate(task)}, "
+            f"{timedelta(seconds=round(task.elapsed or 0))} gone{known}"
+        )
