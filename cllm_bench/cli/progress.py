@@ -19,13 +19,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from cllm_bench.core.printable import printable
 from cllm_bench.machine.processes import is_main
 
 
 def say(text: str) -> None:
     """Write a line to standard error, once where several processes were launched."""
     if is_main():
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
 class _Rate(ProgressColumn):

@@ -37,6 +37,7 @@ def show(runs: Sequence[Run], folders: Sequence[Path], *, width: int | None = No
         console.print(text, soft_wrap=True)
     for task in shown.tasks:
         _show_task(console, task)
+    console.print()
     for origin in shown.origins:
         console.print(Text(_wrapped(origin, console.width), "dim"), soft_wrap=True)
     for folder in folders:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cllm_bench.core.printable import clipped
 from cllm_bench.report import numbers as formats
 from cllm_bench.results.manifest import Manifest
 from cllm_bench.results.summary import Bounds, Summary
@@ -13,6 +14,7 @@ from cllm_bench.results.summary import Bounds, Summary
 Run = tuple[Manifest, Sequence[Summary]]
 
 POSITIONS = 6  # whose acceptance is shown
+LONGEST_LABEL = 120  # characters of a method's label or a model's name that are shown
 HISTOGRAM_LENGTHS = 4  # shown one by one; the longer ones together
 
 
@@ -52,7 +54,7 @@ class Column:
 
 def method(line: Line) -> str:
     """Return the method's label, marked if its replies may differ from the baseline's by design."""
-    name, exactness = line.summary.method, line.summary.exactness
+    name, exactness = clipped(line.summary.method, LONGEST_LABEL), line.summary.exactness
     return name if exactness == "exact" else f"{name} ({exactness})"
 
 
@@ -155,7 +157,7 @@ def _other_checkpoints(lines: Sequence[Line]) -> bool:
 
 _METHOD = Column("method", method, left=True)
 _SCORE = Column("score", _score(), brief=_score(interval=False))
-_SPEEDUP = Column("speedup", _speedup("speedup"), brief=_speedup("speedup", interval=False))
+_SPEEDUP = Column("speedup", _speedup("speedup"))
 _TOKENS_PER_PASS = Column(
     "tokens/pass", lambda line: formats.plain(line.summary.tokens_per_pass), rank=2
 )

@@ -254,7 +254,8 @@ def _about_noise_floor(line: Line) -> Iterator[Note]:
     if low <= 1 <= high:
         yield Note(
             f"noise floor: {found}; differences below {floor:.1%} are not meaningful",
-            f"noise floor: two equal rows differ by up to {floor:.1%} ({method(line)})",
+            f"noise floor: {line.manifest.baseline}, measured twice, differs from itself by up to "
+            f"{floor:.1%}",
         )
     else:
         yield Note(

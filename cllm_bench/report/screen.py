@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cllm_bench.core.printable import all_printable, clipped
-from cllm_bench.report.columns import SCREEN, Column, Line, Run, method
+from cllm_bench.report.columns import LONGEST_LABEL, SCREEN, Column, Line, Run, method
 from cllm_bench.report.notes import metric, sampling, warnings
 from cllm_bench.report.provenance import brief_checkpoints
 from cllm_bench.report.tables import Grid, lines_of
@@ -19,7 +19,6 @@ from cllm_bench.results.manifest import Manifest
 
 GAP = 2  # blanks between two columns
 LEAST_LABEL = 16  # characters of a line; longer labels are folded
-LONGEST_LABEL = 120  # characters in all
 LONGEST_TITLE = 8  # characters of a line of a heading, where it can be broken
 
 
@@ -83,10 +82,8 @@ def fitted(table: Grid, width: int) -> Grid:
         width: Of the terminal, in characters.
     """
     columns = list(table.columns)
-    for place in sorted(range(len(columns)), key=lambda place: bool(columns[place].rank)):
-        brief = columns[place].brief
-        if _needed(Grid(tuple(columns), table.lines), LEAST_LABEL) > width and brief is not None:
-            columns[place] = replace(columns[place], text=brief)
+    if _needed(table, LEAST_LABEL) > width:
+        columns = [replace(each, text=each.brief or each.text) for each in columns]
     while _needed(Grid(tuple(columns), table.lines), LEAST_LABEL) > width:
         least = max(columns, key=lambda column: column.rank)
         if not least.rank:
@@ -120,7 +117,7 @@ def _needed(table: Grid, label: int) -> int:
 
 def _folding(column: Column, width: int) -> Column:
     def text(line: Line) -> str:
-        return "\n".join(_folded(clipped(column.text(line), LONGEST_LABEL), width))
+        return "\n".join(_folded(column.text(line), width))
 
     return replace(column, text=text)
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cllm_bench.core.printable import all_printable, without_markup
-from cllm_bench.report.columns import MAIN, Column, Line, Run, mechanism_columns
+from cllm_bench.core.printable import all_printable, clipped, without_markup
+from cllm_bench.report.columns import LONGEST_LABEL, MAIN, Column, Line, Run, mechanism_columns
 from cllm_bench.report.notes import conditions, legend, notes, subtitle
 from cllm_bench.report.provenance import command
 from cllm_bench.report.verdict import verdicts
@@ -40,16 +40,16 @@ def comparison_table(runs: Sequence[Run]) -> str:
     parts = ["# cllm-bench results", _listed(each.markdown for each in verdicts(lines))]
     for task in dict.fromkeys(line.summary.task for line in lines):
         parts += _section(task, tuple(line for line in lines if line.summary.task == task))
-    parts += ["## How to read this", legend(runs)]
+    parts += ["## How to read this", without_markup(legend(runs))]
     parts += ["## Conditions", _listed(conditions(runs))]
-    text = without_markup("\n\n".join(part for part in parts if part))
-    return "\n\n".join([text, *_to_repeat(runs)]) + "\n"
+    parts += _to_repeat(runs)
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _section(task: str, own: tuple[Line, ...]) -> Iterator[str]:
     """Return the paragraphs about one task."""
-    yield f"## {task}"
-    yield subtitle(own)
+    yield without_markup(f"## {task}")
+    yield without_markup(subtitle(own))
     yield markdown_table(Grid(tuple(column for column in MAIN if column.wanted(own)), own))
     extra = tuple(line for line in own if _has_mechanism(line))
     if extra:
@@ -77,7 +77,7 @@ def _to_repeat(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _listed(lines: Iterator[str] | Sequence[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {without_markup(line)}" for line in lines)
 
 
 def _has_mechanism(line: Line) -> bool:
@@ -87,7 +87,7 @@ def _has_mechanism(line: Line) -> bool:
 
 def lines_of(runs: Sequence[Run]) -> list[Line]:
     """Return a line for each summary; the run is named by its model where that tells them apart."""
-    models = [str(manifest.model) for manifest, _ in runs]
+    models = [clipped(manifest.model, LONGEST_LABEL) for manifest, _ in runs]
     distinct = len(set(models)) == len(models)
     kind = "model" if distinct else "run"
     return [

@@ -111,11 +111,11 @@ def _speed(line: Line, who: str, floor: float | None) -> str:
     low, high = s.speedup_ci
     value, interval = formats.ratio_parts(s.speedup, s.speedup_ci)
     if low <= 1 <= high:
-        return f"{who} is neither faster nor slower than {baseline} on {s.task}: {value}{interval}"
+        return f"{who} cannot be told from {baseline} in speed on {s.task}: {value}{interval}"
     if floor is not None and min(abs(low - 1), abs(high - 1)) <= floor:
         return (
-            f"{who} is within the noise of {baseline} on {s.task}: {value}{interval}, where two "
-            f"equal rows differ by up to {floor:.1%}"
+            f"{who} is within the noise of {baseline} on {s.task}: {value}{interval}, where "
+            f"{baseline} differs from itself by up to {floor:.1%}"
         )
     whole = formats.ratio(s.speedup_end_to_end, s.speedup_end_to_end_ci, show=False)
     aside = "" if s.speedup_end_to_end is None else f" ({whole} with the prefill)"
