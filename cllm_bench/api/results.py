@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.api.inputs import Tell
+from cllm_bench.report.columns import Run
 from cllm_bench.report.judged import find_judge_id
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
@@ -64,6 +65,17 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
         UserError: A folder holds no run, none has verdicts of that judge, or several judges are
             meant.
     """
+    return comparison_table(read_runs(*folders, judge=judge, tell=tell))
+
+
+def read_runs(
+    *folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None
+) -> list[Run]:
+    """Return the manifests of stored runs, and what their rows say; as for `table`.
+
+    Raises:
+        UserError: As for `table`.
+    """
     read = [_read(path) for path in folders]
     judgements = [each for folder in read for each in folder.judgements]
     chosen = None if judge is None else find_judge_id(judge, judgements)
@@ -72,7 +84,7 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
             tell(f"note: {warning}")
         if _without_rows(folder):
             tell(f"note: '{folder.path}' has no rows; the table is made from its {SUMMARY}")
-    return comparison_table([(folder.manifest, _summaries(folder, chosen)) for folder in read])
+    return [(folder.manifest, _summaries(folder, chosen)) for folder in read]
 
 
 def _read(path: str | Path) -> ResultFolder:

@@ -23,6 +23,7 @@ from cllm_bench.api.options import (
     ValidateOptions,
 )
 from cllm_bench.cli.options import command
+from cllm_bench.core.printable import printable
 from cllm_bench.errors import TrainingCollapsed, UserError
 from cllm_bench.machine.processes import is_main, rank
 
@@ -162,11 +163,11 @@ def main() -> None:
         app()
     except TrainingCollapsed as error:
         if is_main():  # every process of a launch ends so
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(printable(f"error: {error}"), err=True)
         sys.exit(1)
     except UserError as error:
         where = "" if is_main() else f"process {rank()}: "
-        typer.echo(f"{where}error: {error}", err=True)
+        typer.echo(printable(f"{where}error: {error}"), err=True)
         sys.exit(2)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from cllm_bench.api.options import JudgeOptions
 from cllm_bench.cli.progress import LiveProgress
+from cllm_bench.cli.screen import show
 from cllm_bench.contracts import Task
 from cllm_bench.core.registry import Registry
 from cllm_bench.core.settings import build, parse_selection
@@ -47,9 +48,7 @@ def judge_command(options: JudgeOptions) -> None:
         material = _material(registry, folder.manifest, options.data)
         with LiveProgress(console) as progress:
             outcome, summaries = judge_folder(folder, judge, material, progress)
-    from cllm_bench.report.tables import rich_table
-
-    rich_table([(folder.manifest, summaries)])
+    show([(folder.manifest, summaries)], [run])
     report(console, judge, outcome, run)
 
 

@@ -23,13 +23,14 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from cllm_bench.core.printable import printable
 from cllm_bench.machine.processes import is_main
 
 
 def say(text: str) -> None:
     """Write a line to standard error, once where several processes were launched."""
     if is_main():
-        typer.echo(text, err=True)
+        typer.echo(printable(text), err=True)
 
 
 EVERY = 30.0  # seconds between lines where there is no terminal

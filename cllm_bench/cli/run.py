@@ -1,4 +1,4 @@
-"""The command `run`: progress while it runs, then the table and where it is stored."""
+"""The command `run`: progress while it runs, then the verdict, and where everything is stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from rich.console import Console
 from cllm_bench.api.options import RunOptions
 from cllm_bench.api.run import PreparedRun
 from cllm_bench.cli.progress import LiveProgress, say
+from cllm_bench.cli.screen import show
 
 
 def run_command(options: RunOptions) -> None:
@@ -21,19 +22,12 @@ def run_command(options: RunOptions) -> None:
     prepared = PreparedRun(options, say)
     with LiveProgress(console) as progress:
         result = prepared.execute(progress)
-    from cllm_bench.report.tables import rich_table
-
-    rich_table([(result.manifest, result.summaries)])
+    show([(result.manifest, result.summaries)], [result.folder])
     if result.captures["count"]:
         console.print(
             f"captured {result.captures['count']} graphs in {result.captures['seconds']:.1f} s, "
             "outside of all times"
         )
-    console.print(
-        f"Saved to {result.folder} (table.md, summary.json, samples.jsonl, manifest.json, "
-        "config.toml).",
-        soft_wrap=True,
-    )
     if result.judge is not None and result.judged is not None:
         from cllm_bench.cli.judge import report
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cllm_bench.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+_PACKAGE = Path(str(files("cllm_bench"))).resolve()
 _SHORT = {"bitsandbytes": "bnb", "compressed-tensors": "ct"}
 _BITS = ("bits", "w_bit", "nbits", "num_bits")  # as different libraries call them
 
@@ -27,6 +29,19 @@ class Checkpoint:
     def local(self) -> bool:
         """Whether it is a folder on this machine."""
         return Path(self.location).is_dir()
+
+    @property
+    def origin(self) -> tuple[Literal["bundled", "folder", "hub"], str]:
+        """The kind of place that the weights are in, and where there.
+
+        That of a bundled one is relative to the package, the same wherever it is installed.
+        """
+        if not self.local:
+            return "hub", self.location
+        folder = Path(self.location)
+        if folder.is_relative_to(_PACKAGE):
+            return "bundled", folder.relative_to(_PACKAGE).as_posix()
+        return "folder", self.location
 
 
 def find_checkpoint(text: str, root: Path, context: str) -> Checkpoint:

@@ -33,7 +33,13 @@ from cllm_bench.measurement.method_specs import MethodSpec
 from cllm_bench.measurement.phases import split_into_phases
 from cllm_bench.measurement.turn_orders import balanced_orders
 from cllm_bench.results.folder import row_key
-from cllm_bench.results.manifest import CheckpointEntry, Manifest, MethodEntry, TaskEntry
+from cllm_bench.results.manifest import (
+    CheckpointEntry,
+    CheckpointSource,
+    Manifest,
+    MethodEntry,
+    TaskEntry,
+)
 
 # Questions of a task, at regular places, that the baseline answers once more (A/A).
 AGAIN = 50
@@ -227,10 +233,11 @@ class RunPlan:
 
         runtime = self.family.runtime
         measured = bandwidth(runtime.device)
+        configuration = self.configuration()
         return Manifest(
             schema=SCHEMA,
             **vars(environment(runtime.device)),
-            configuration=self.configuration(),
+            configuration=configuration,
             model=self.family.name,
             runtime=runtime,
             engines=dict(self.family.engines),
@@ -244,12 +251,27 @@ class RunPlan:
             read_bandwidth=measured and measured.read,
             flushed_bytes=flushed_bytes,
             checkpoints=weights.checkpoints,
+            sources=self._sources(configuration["checkpoints"]),
             cells=tuple(weights.cells[spec.label] for spec in self.specs),
             tasks=tuple(
                 _describe_task(plan, {spec.label: plan.replies(spec) for spec in self.specs})
                 for plan in self.tasks
             ),
         )
+
+    def _sources(self, fingerprints: Mapping[str, str]) -> dict[str, CheckpointSource]:
+        """Return where the weights come from, of every role that a method uses."""
+        found = {}
+        for role in dict.fromkeys(role for spec in self.specs for role in spec.roles):
+            checkpoint = self.family.checkpoint(role)
+            kind, location = checkpoint.origin
+            found[role] = CheckpointSource(
+                kind=kind,
+                location=location,
+                revision=checkpoint.revision,
+                fingerprint=fingerprints[role],
+            )
+        return found
 
     def describe_weights(self, phase: int, extra_parameters: Mapping[str, int]) -> WeightFacts:
         """Return what a manifest says of the weights of a phase, which are loaded.

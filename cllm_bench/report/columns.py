@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cllm_bench.core.printable import clipped
 from cllm_bench.report import numbers as formats
 from cllm_bench.results.manifest import Manifest
 from cllm_bench.results.summary import Bounds, Summary
@@ -13,6 +14,7 @@ from cllm_bench.results.summary import Bounds, Summary
 Run = tuple[Manifest, Sequence[Summary]]
 
 POSITIONS = 6  # whose acceptance is shown
+LONGEST_LABEL = 120  # characters of a method's label or a model's name that are shown
 HISTOGRAM_LENGTHS = 4  # shown one by one; the longer ones together
 
 
@@ -39,6 +41,7 @@ class Column:
         rank: A narrow terminal leaves out the highest first; 0 always stays.
         left: Whether it is text rather than figures.
         wanted: Whether a table of these lines needs it.
+        brief: What it says where the whole does not fit, if it can say less.
     """
 
     title: str
@@ -46,11 +49,12 @@ class Column:
     rank: int = 0
     left: bool = False
     wanted: Callable[[Sequence[Line]], bool] = _always
+    brief: Callable[[Line], str] | None = None
 
 
 def method(line: Line) -> str:
     """Return the method's label, marked if its replies may differ from the baseline's by design."""
-    name, exactness = line.summary.method, line.summary.exactness
+    name, exactness = clipped(line.summary.method, LONGEST_LABEL), line.summary.exactness
     return name if exactness == "exact" else f"{name} ({exactness})"
 
 
@@ -70,11 +74,14 @@ def _own_baseline(line: Line) -> str | None:
     return None if cell is None else cell.baseline
 
 
-def _score(line: Line) -> str:
-    s = line.summary
-    if s.score is None and s.judge:
-        return "not judged"
-    return formats.score(s.score, s.score_ci, s.best_score)
+def _score(*, interval: bool = True) -> Callable[[Line], str]:
+    def text(line: Line) -> str:
+        s = line.summary
+        if s.score is None and s.judge:
+            return "not judged"
+        return formats.score(s.score, s.score_ci, s.best_score, show=interval)
+
+    return text
 
 
 def _word_perplexity(line: Line) -> str:
@@ -148,34 +155,54 @@ def _other_checkpoints(lines: Sequence[Line]) -> bool:
     return any(_own_baseline(line) != line.manifest.baseline for line in lines)
 
 
+_METHOD = Column("method", method, left=True)
+_SCORE = Column("score", _score(), brief=_score(interval=False))
+_SPEEDUP = Column("speedup", _speedup("speedup"))
+_TOKENS_PER_PASS = Column(
+    "tokens/pass", lambda line: formats.plain(line.summary.tokens_per_pass), rank=2
+)
+_PACE = Column("tok/s", lambda line: formats.significant(line.summary.tokens_per_second), rank=3)
+_FAILED = Column("failed", _failed, wanted=_any("failed"))
+
 MAIN = (
     _run_column("model"),
     _run_column("run"),
-    Column("method", method, left=True),
-    Column("checkpoint", _checkpoint, rank=6, left=True),
-    Column("score", _score),
-    Column("word perplexity", _word_perplexity, rank=7, wanted=_any("perplexity")),
-    Column("Δ score", _difference, rank=1),
-    Column("speedup", _speedup("speedup")),
-    Column("vs own AR", _speedup("speedup_vs_own_ar"), rank=7, wanted=_other_checkpoints),
-    Column("end to end", _speedup("speedup_end_to_end", interval=False), rank=2),
-    Column("tok/s", lambda line: formats.significant(line.summary.tokens_per_second), rank=5),
-    Column("tokens/pass", lambda line: formats.plain(line.summary.tokens_per_pass), rank=3),
-    Column("accept length", lambda line: formats.plain(line.summary.mean_accept_length), rank=9),
-    Column("first token ms", lambda line: formats.significant(line.summary.first_token_ms), 10),
-    Column("exact match", lambda line: formats.share(line.summary.exact_match), rank=4),
-    Column("ties / expected", _ties, rank=4, wanted=_any_verdict("has_ties")),
-    Column("mismatch", _mismatch, rank=4, wanted=_any_verdict("mismatch")),
-    Column("cut-off", lambda line: formats.share(line.summary.cut_off), rank=8),
+    _METHOD,
+    Column("checkpoint", _checkpoint, left=True),
+    _SCORE,
+    Column("word perplexity", _word_perplexity, wanted=_any("perplexity")),
+    Column("Δ score", _difference),
+    _SPEEDUP,
+    Column("vs own AR", _speedup("speedup_vs_own_ar"), wanted=_other_checkpoints),
+    Column("end to end", _speedup("speedup_end_to_end", interval=False)),
+    _PACE,
+    _TOKENS_PER_PASS,
+    Column("accept length", lambda line: formats.plain(line.summary.mean_accept_length)),
+    Column("first token ms", lambda line: formats.significant(line.summary.first_token_ms)),
+    Column("exact match", lambda line: formats.share(line.summary.exact_match)),
+    Column("ties / expected", _ties, wanted=_any_verdict("has_ties")),
+    Column("mismatch", _mismatch, wanted=_any_verdict("mismatch")),
+    Column("cut-off", lambda line: formats.share(line.summary.cut_off)),
     Column(
         "repetitive",
         lambda line: formats.share(line.summary.repetitive),
-        rank=8,
         wanted=_any("repetitive"),
     ),
-    Column("failed", _failed, wanted=_any("failed")),
-    Column("bandwidth", _bandwidth, rank=10, wanted=_any("bandwidth_share")),
-    Column("peak memory / params", _memory, rank=11),
+    _FAILED,
+    Column("bandwidth", _bandwidth, wanted=_any("bandwidth_share")),
+    Column("peak memory / params", _memory),
+)
+
+# What a terminal of 80 columns has room for; the rest is in the Markdown.
+SCREEN = (
+    *MAIN[:2],
+    _METHOD,
+    _SCORE,
+    _SPEEDUP,
+    _TOKENS_PER_PASS,
+    _PACE,
+    Column("exact", lambda line: formats.share(line.summary.exact_match), rank=1),
+    _FAILED,
 )
 
 
@@ -184,15 +211,15 @@ def mechanism_columns(lines: Sequence[Line]) -> tuple[Column, ...]:
     names = dict.fromkeys(name for line in lines for name in line.summary.counters)
     columns = (
         *MAIN[:2],
-        Column("method", method, left=True),
+        _METHOD,
         Column("speedup", _speedup("speedup", interval=False)),
         Column("predicted", _predicted, wanted=_any("predicted_speedup")),
         Column("speedup ÷ tokens/pass", lambda line: formats.plain(line.summary.efficiency)),
         Column("drafted/pass", lambda line: formats.plain(line.summary.drafted_per_pass, 1)),
         Column("wasted", lambda line: formats.share(line.summary.wasted_drafts)),
-        Column("accepted by position", _acceptance, rank=2, left=True),
+        Column("accepted by position", _acceptance, left=True),
         *(_counter(name) for name in names),
-        Column("passes by accept length", _histogram, rank=1, left=True),
+        Column("passes by accept length", _histogram, left=True),
     )
     return tuple(column for column in columns if column.wanted(lines))
 

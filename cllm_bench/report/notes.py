@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+from cllm_bench.core.printable import clipped
 from cllm_bench.engine.runtime import EngineChoice, ProductChoice
 from cllm_bench.machine.environment import GitState
 from cllm_bench.report.columns import Line, Run, method
 from cllm_bench.report.numbers import expected, ratio, share, significant
+from cllm_bench.report.provenance import checkpoints, prompts
 from cllm_bench.results.judgements import JudgeId
 from cllm_bench.results.manifest import Manifest, TaskEntry
 from cllm_bench.results.summary import JudgeFigures, Summary
@@ -22,6 +25,7 @@ FOREIGN_LOAD = 0.10  # of all cores
 WEAK_BASELINE = {"cpu": 0.30, "cuda": 0.60}
 CLOCKS_APART = 0.02  # by which the device's seconds and the host's may differ
 SHOWN_ERRORS = 3
+ERROR_LENGTH = 200  # characters
 LOW_PRECISION = ("bfloat16", "float16")
 SHOWN_VERSIONS = ("cllm-bench", "python", "torch", "transformers")
 
@@ -49,6 +53,13 @@ LEGEND = (
 )
 
 
+class Note(NamedTuple):
+    """A note under a table, and how a terminal has it where that is shorter."""
+
+    text: str
+    brief: str = ""
+
+
 def legend(runs: Sequence[Run]) -> str:
     """Return what the columns mean."""
     roofs = dict.fromkeys(manifest.roof.of for manifest, _ in runs if manifest.roof)
@@ -61,7 +72,7 @@ def legend(runs: Sequence[Run]) -> str:
 def subtitle(lines: Sequence[Line]) -> str:
     """Return what was asked and how it was graded, for each source among the lines."""
     texts = [
-        f"`{task.task} ({task.source}, {task.samples})` · {_metric(task)} · "
+        f"`{task.task} ({task.source}, {task.samples})` · {metric(task)} · "
         f"replies of at most {task.max_new_tokens} tokens · prompt {task.template}"
         for task in map(_task, lines)
     ]
@@ -70,7 +81,23 @@ def subtitle(lines: Sequence[Line]) -> str:
 
 def notes(lines: Sequence[Line]) -> list[str]:
     """Return all facts that a reader of this table must know, once each."""
-    found = [*_about_data(lines), *_about_completeness(lines), *_about_results(lines)]
+    return _once([*_about_data(lines), *_about_completeness(lines), *_about_results(lines)])
+
+
+def warnings(lines: Sequence[Line]) -> list[str]:
+    """Return those notes without which the figures would be read wrongly, in short."""
+    return _once(
+        [
+            *_about_questions(lines),
+            *_about_missing_verdicts(lines),
+            *_about_completeness(lines),
+            *(note.brief or note.text for note in _about_times(lines)),
+            *(text for line in lines for text in _about_failures(line)),
+        ]
+    )
+
+
+def _once(found: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(" ".join(note.split()) for note in found))
 
 
@@ -87,20 +114,27 @@ def _task(line: Line) -> TaskEntry:
     return line.manifest.task(line.summary.task)
 
 
-def _metric(task: TaskEntry) -> str:
+def metric(task: TaskEntry) -> str:
+    """Return what the score of a task is, and that less is better where it is."""
     return f"{task.metric} (lower is better)" if task.best_score == 0 else task.metric
 
 
 def _about_data(lines: Sequence[Line]) -> Iterator[str]:
+    yield from _about_questions(lines)
+    for line in lines:
+        yield from _task(line).notes
+    yield from _about_texts(lines)
+    yield from _about_missing_verdicts(lines)
+    yield from _about_judging(lines)
+
+
+def _about_questions(lines: Sequence[Line]) -> Iterator[str]:
     tasks = [_task(line) for line in lines]
     if len({(task.source, task.samples) for task in tasks}) > 1:
         yield "the runs asked different questions: compare scores within a run only"
     for task in tasks:
         for reason, ids in task.left_out.items():
             yield f"left out: {len(ids)} question{_s(len(ids))} ({reason})"
-        yield from task.notes
-    yield from _about_texts(lines)
-    yield from _about_judging(lines)
 
 
 def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
@@ -118,21 +152,27 @@ def _about_texts(lines: Sequence[Line]) -> Iterator[str]:
             )
 
 
+def _about_missing_verdicts(lines: Sequence[Line]) -> Iterator[str]:
+    """Say where a judge has not graded all replies."""
+    for line in lines:
+        s = line.summary.judge
+        if s and s.name is None:
+            yield "not judged yet: run `cllm-bench judge RUN --judge MODEL`"
+        elif s and s.judged < s.replies:
+            yield (
+                f"{method(line)}: {s.judged} of {s.replies} replies are judged; its "
+                "score covers the conversations that are judged completely"
+            )
+
+
 def _about_judging(lines: Sequence[Line]) -> Iterator[str]:
-    """Say who judged, how much of it, and what it took."""
+    """Say who judged, and what it took."""
     for line in lines:
         s = line.summary.judge
         if not s:
             continue
-        if s.name is None:
-            yield "not judged yet: run `cllm-bench judge RUN --judge MODEL`"
-        else:
+        if s.name is not None:
             yield _verdicts(s, s.name)
-            if s.judged < s.replies:
-                yield (
-                    f"{method(line)}: {s.judged} of {s.replies} replies are judged; its "
-                    "score covers the conversations that are judged completely"
-                )
         if s.others:
             names = ", ".join(f"`{name}`" for name in s.others)
             yield f"verdicts of {names} are stored as well: `cllm-bench table RUN --judge NAME`"
@@ -171,18 +211,9 @@ def _about_completeness(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _about_results(lines: Sequence[Line]) -> Iterator[str]:
-    for line in lines:
-        yield from _about_noise_floor(line)
-    yield from _about_phases(lines)
+    yield from (note.text for note in _about_times(lines))
     yield from _about_weights(lines)
-    yield from _about_machine(lines)
-    noisy = [line for line in lines if (line.summary.spread or 0) > NOISY]
-    if noisy:
-        spreads = ", ".join(f"{line.summary.spread:.0%} for {method(line)}" for line in noisy)
-        yield (
-            f"noisy machine: repeats of a question differ by {spreads} (interquartile range of "
-            "seconds per token, relative to the median); pairing cancels slow drift, not bursts"
-        )
+    yield from _about_memory(lines)
     for line in lines:
         yield from _about_exactness(line)
         yield from _about_failures(line)
@@ -190,7 +221,24 @@ def _about_results(lines: Sequence[Line]) -> Iterator[str]:
         yield from _about_rounding(line)
 
 
-def _about_noise_floor(line: Line) -> Iterator[str]:
+def _about_times(lines: Sequence[Line]) -> Iterator[Note]:
+    """Say how far the speeds can be trusted."""
+    for line in lines:
+        yield from _about_noise_floor(line)
+    yield from _about_phases(lines)
+    yield from _about_machine(lines)
+    noisy = [line for line in lines if (line.summary.spread or 0) > NOISY]
+    if noisy:
+        spreads = ", ".join(f"{line.summary.spread:.0%} for {method(line)}" for line in noisy)
+        most = max(line.summary.spread or 0 for line in noisy)
+        yield Note(
+            f"noisy machine: repeats of a question differ by {spreads} (interquartile range of "
+            "seconds per token, relative to the median); pairing cancels slow drift, not bursts",
+            f"noisy machine: repeats of a question differ by up to {most:.0%}",
+        )
+
+
+def _about_noise_floor(line: Line) -> Iterator[Note]:
     """Say how far apart two equal methods came out, where the baseline was measured twice."""
     s, cell = line.summary, line.manifest.cell(line.summary.method)
     if cell is None or not cell.again or not s.speedup_ci:
@@ -204,51 +252,50 @@ def _about_noise_floor(line: Line) -> Iterator[str]:
     found = f"{method(line)} is the baseline measured a second time{part}: {speed}"
     floor = max(abs(low - 1), abs(high - 1))
     if low <= 1 <= high:
-        yield f"noise floor: {found}; differences below {floor:.1%} are not meaningful"
+        yield Note(
+            f"noise floor: {found}; differences below {floor:.1%} are not meaningful",
+            f"noise floor: {line.manifest.baseline}, measured twice, differs from itself by up to "
+            f"{floor:.1%}",
+        )
     else:
-        yield (
+        yield Note(
             f"**noise floor: {found}, which should include 1**: something favoured one of the two, "
             f"so do not trust differences below {floor:.1%}"
         )
 
 
-def _about_phases(lines: Sequence[Line]) -> Iterator[str]:
+def _about_phases(lines: Sequence[Line]) -> Iterator[Note]:
     """Say which methods answered at another time than the baseline."""
     for manifest, own in _by_run(lines):
         cells = [cell for s in own if (cell := manifest.cell(s.method)) is not None]
         baseline = manifest.cell(manifest.baseline)
         apart = [cell.method for cell in cells if baseline and cell.phase != baseline.phase]
         if apart:
-            yield (
+            yield Note(
                 f"measured in phases, one set of checkpoints at a time: {', '.join(apart)} "
                 f"answered when all questions had been asked of {manifest.baseline}, so these "
                 "speedups are not paired in time, and a slow drift of the machine is in them"
             )
 
 
-def _about_machine(lines: Sequence[Line]) -> Iterator[str]:
-    """Say what the machine did: other programs, memory, a processor that slowed, a weak row."""
+def _about_machine(lines: Sequence[Line]) -> Iterator[Note]:
+    """Say what the machine did: other programs, a processor that slowed, a weak row."""
     for manifest, own in _by_run(lines):
         loads = [s.foreign_load for s in own if s.foreign_load is not None]
         cores = manifest.machine.cores
         if loads and max(loads) > FOREIGN_LOAD * cores:
-            yield (
+            yield Note(
                 f"**other programs were running**: they kept {max(loads):.1f} of {cores} cores "
                 "busy on average; speeds are those of a shared machine"
-            )
-        if any(s.peak_memory_bytes for s in own):
-            yield (
-                "peak memory is everything that the run held on the device while decoding, "
-                "including weights and caches of the other methods"
             )
         reasons = dict.fromkeys(reason for s in own for reason in s.slowed)
         if reasons:
             told = ", ".join(_slowed(reason, own) for reason in reasons)
-            yield f"**the machine slowed down during the measurement**: {told}"
+            yield Note(f"**the machine slowed down during the measurement**: {told}")
         apart = {s.method: s.clock_difference for s in own if s.clock_difference is not None}
         if apart and max(apart.values()) > CLOCKS_APART:
             worst = max(apart, key=lambda name: apart[name])
-            yield (
+            yield Note(
                 f"**the device's clock and the host's differ by {apart[worst]:.1%} for {worst}** "
                 "(median over its replies): one of the two is wrong, or work ran where the "
                 "device's events do not see it"
@@ -262,15 +309,25 @@ def _slowed(reason: str, own: Sequence[Summary]) -> str:
     return f"{reason} ({max(shares):.0%} of the time)" if shares else reason
 
 
-def _about_baseline(manifest: Manifest, own: Sequence[Summary]) -> Iterator[str]:
+def _about_baseline(manifest: Manifest, own: Sequence[Summary]) -> Iterator[Note]:
     baseline = next((s for s in own if s.method == manifest.baseline), None)
     used, roof = baseline and baseline.bandwidth_share, manifest.roof
     device = "cuda" if manifest.runtime.device.startswith("cuda") else "cpu"
     if used and roof and used < WEAK_BASELINE[device]:
-        yield (
+        yield Note(
             f"the baseline reads weights and cache at {used:.0%} of the measured {roof.of} "
             f"bandwidth ({roof.bandwidth / 1e9:.3g} GB/s), far from the limit of the "
-            "memory: speedups over a stronger baseline would be smaller"
+            "memory: speedups over a stronger baseline would be smaller",
+            f"weak baseline: {used:.0%} of the memory's bandwidth; over a stronger one, speedups "
+            "would be smaller",
+        )
+
+
+def _about_memory(lines: Sequence[Line]) -> Iterator[str]:
+    if any(line.summary.peak_memory_bytes for line in lines):
+        yield (
+            "peak memory is everything that the run held on the device while decoding, "
+            "including weights and caches of the other methods"
         )
 
 
@@ -334,7 +391,8 @@ def _about_failures(line: Line) -> Iterator[str]:
     s = line.summary
     if not s.failed:
         return
-    shown = [f"{error} ({number}×)" for error, number in list(s.errors.items())[:SHOWN_ERRORS]]
+    errors = list(s.errors.items())[:SHOWN_ERRORS]
+    shown = [f"{clipped(error, ERROR_LENGTH)} ({number}×)" for error, number in errors]
     more = len(s.errors) - len(shown)
     if more > 0:
         shown.append(f"{more} more kind{_s(more)} of error")
@@ -351,7 +409,12 @@ def _conditions(manifest: Manifest) -> list[str]:
     versions = [
         f"{name} {manifest.versions[name]}" for name in SHOWN_VERSIONS if name in manifest.versions
     ]
-    device = machine.gpu if runtime.device.startswith("cuda") else machine.cpu
+    if runtime.device.startswith("cuda"):
+        parts = [machine.gpu, machine.driver and f"driver {machine.driver}"]
+        parts.append(machine.cuda and f"CUDA {machine.cuda}")
+    else:
+        parts = [machine.cpu, f"{machine.cores} core{_s(machine.cores)}"]
+    device = ", ".join(part for part in [*parts, machine.platform] if part)
     settings = {
         name: getattr(runtime, name) for name in ("dtype", "attention", "engine", "threads")
     }
@@ -359,13 +422,15 @@ def _conditions(manifest: Manifest) -> list[str]:
         settings["layers over all GPUs"] = runtime.device_map
     return [
         f"model {manifest.model}{_quantised(manifest)}; questions {sources}",
+        f"checkpoints: {'; '.join(checkpoints(manifest)) or 'not stored'}",
+        f"prompts: {', '.join(prompts(manifest))}",
         f"device {runtime.device} ({device}); "
         + ", ".join(f"{name} {value}" for name, value in settings.items()),
         *engines(manifest.engines),
         *products(manifest.products),
         *_layers(manifest),
         f"{manifest.repeats} repeat{_s(manifest.repeats)} of each question (median), "
-        f"{_order(manifest)}; {_flushed(manifest)}{_sampling(manifest)}; seed {manifest.seed}",
+        f"{_order(manifest)}; {_flushed(manifest)}{sampling(manifest)}; seed {manifest.seed}",
         ", ".join([*versions, *_commit(manifest.git)]) + f"; {manifest.created}",
     ]
 
@@ -440,12 +505,13 @@ def _layers(manifest: Manifest) -> Iterator[str]:
     yield f"fused layers: {fused}{ends}"
 
 
-def _sampling(manifest: Manifest) -> str:
-    sampling = manifest.sampling
-    if not sampling.temperature:
+def sampling(manifest: Manifest) -> str:
+    """Return how tokens were chosen."""
+    chosen = manifest.sampling
+    if not chosen.temperature:
         return "greedy"
-    nucleus = f", top-p {sampling.top_p:g}" if sampling.top_p < 1 else ""
-    return f"sampled at temperature {sampling.temperature:g}{nucleus}"
+    nucleus = f", top-p {chosen.top_p:g}" if chosen.top_p < 1 else ""
+    return f"sampled at temperature {chosen.temperature:g}{nucleus}"
 
 
 def _flushed(manifest: Manifest) -> str:

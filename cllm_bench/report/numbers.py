@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 ABSENT = "–"  # not measured
 Bounds = Sequence[float] | None
@@ -32,30 +33,47 @@ def ratio(value: float | None, bounds: Bounds, *, show: bool = True) -> str:
     """Return a speedup, such as `2.41× [2.33, 2.49]`, or without its interval."""
     if value is None:
         return ABSENT
+    parts = ratio_parts(value, bounds)
+    return "".join(parts) if show else parts.value
+
+
+class Parts(NamedTuple):
+    """A figure and its interval as text; the latter is empty or begins with a space."""
+
+    value: str
+    interval: str
+
+
+def ratio_parts(value: float, bounds: Bounds) -> Parts:
+    """Return a speedup and its interval, such as `2.41×` and ` [2.33, 2.49]`."""
     places = decimals(bounds, without=1)
-    return f"{fixed(value, places)}×{_interval(bounds, places) if show else ''}"
+    return Parts(f"{fixed(value, places)}×", _interval(bounds, places))
 
 
-def score(value: float | None, bounds: Bounds, best: float) -> str:
-    """Return a score; one whose best is 1 is a fraction, shown in per cent."""
+def score(value: float | None, bounds: Bounds, best: float, *, show: bool = True) -> str:
+    """Return a score, or without its interval; a fraction, whose best is 1, in per cent."""
     if value is None:
         return ABSENT
-    if best != 1:
-        places = decimals(bounds, without=1)
-        return f"{fixed(value, places)}{_interval(bounds, places)}"
-    bounds = bounds and [100 * bound for bound in bounds]
-    places = decimals(bounds, without=0)
-    return f"{fixed(100 * value, places)}%{_interval(bounds, places)}"
+    scale, unit, without = (100, "%", 0) if best == 1 else (1, "", 1)
+    bounds = bounds and [scale * bound for bound in bounds]
+    places = decimals(bounds, without)
+    return f"{fixed(scale * value, places)}{unit}{_interval(bounds, places) if show else ''}"
 
 
 def difference(value: float | None, bounds: Bounds, best: float) -> str:
     """Return a difference of scores, with its sign; of fractions, in percentage points."""
     if value is None:
         return ABSENT
-    scale, unit = (100, " pp") if best == 1 else (1, "")
+    return "".join(difference_parts(value, bounds, best)) + (" pp" if best == 1 else "")
+
+
+def difference_parts(value: float, bounds: Bounds, best: float) -> Parts:
+    """Return a difference of scores and its interval without a unit; fractions in per cent."""
+    scale = 100 if best == 1 else 1
     bounds = bounds and [scale * bound for bound in bounds]
     places = decimals(bounds, without=1)
-    return f"{fixed(scale * value, places, sign=True)}{_interval(bounds, places, sign=True)}{unit}"
+    signed = fixed(scale * value, places, sign=True)
+    return Parts(signed, _interval(bounds, places, sign=True))
 
 
 def share(value: float | None) -> str:

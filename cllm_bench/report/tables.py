@@ -1,18 +1,18 @@
-"""Stored figures as tables: Markdown for files, and the same for a terminal."""
+"""Stored figures as Markdown tables, with the verdict before and everything else behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from cllm_bench.report.columns import MAIN, Column, Line, Run, mechanism_columns
+from cllm_bench.core.printable import all_printable, clipped, without_markup
+from cllm_bench.report.columns import LONGEST_LABEL, MAIN, Column, Line, Run, mechanism_columns
 from cllm_bench.report.notes import conditions, legend, notes, subtitle
+from cllm_bench.report.provenance import command
+from cllm_bench.report.verdict import verdicts
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["Grid", "Run", "comparison_table", "markdown_table", "rich_table"]
+__all__ = ["Grid", "Run", "comparison_table", "lines_of", "markdown_table"]
 
 
 @dataclass(frozen=True)
@@ -27,34 +27,6 @@ class Grid:
         """The texts, by line and column."""
         return [[column.text(line) for column in self.columns] for line in self.lines]
 
-    def narrowed(self, width: int) -> Grid:
-        """Leave out the least important columns until the rest fits, or only the main ones stay."""
-        columns = list(self.columns)
-        while True:
-            table = Grid(tuple(columns), self.lines)
-            least = max(columns, key=lambda column: column.rank)
-            if table._terminal_width() <= width or not least.rank:
-                return table
-            columns.remove(least)
-
-    def _terminal_width(self) -> int:
-        widths = [
-            max(map(len, (*_words(column.title), *texts)))
-            for column, texts in zip(self.columns, zip(*self.cells, strict=True), strict=True)
-        ]
-        return sum(widths) + 2 * len(widths)
-
-
-@dataclass(frozen=True)
-class _Section:
-    """What a report says about one task."""
-
-    task: str
-    subtitle: str
-    main: Grid
-    mechanism: Grid | None
-    notes: list[str]
-
 
 def comparison_table(runs: Sequence[Run]) -> str:
     """Return the tables of one run or several as Markdown, readable as plain text too.
@@ -63,84 +35,49 @@ def comparison_table(runs: Sequence[Run]) -> str:
         runs: For each run its manifest and its summaries. Methods that several runs measured on one
             task stand in one table.
     """
-    parts = ["# cllm-bench results"]
-    for section in _sections(runs):
-        parts += [f"## {section.task}", section.subtitle, markdown_table(section.main)]
-        if section.mechanism:
-            parts += ["How the passes went:", markdown_table(section.mechanism)]
-        if section.notes:
-            parts.append("\n".join(["Notes:", "", *(f"- {note}" for note in section.notes)]))
-    parts += ["## How to read this", legend(runs)]
-    parts += ["## Conditions", "\n".join(f"- {line}" for line in conditions(runs))]
-    return "\n\n".join(parts) + "\n"
-
-
-def rich_table(runs: Sequence[Run], *, width: int | None = None) -> None:
-    """Print the same tables on a terminal, with as many columns as it has room for.
-
-    Args:
-        runs: For each run its manifest and its summaries.
-        width: Of the terminal; None asks it.
-    """
-    from rich.console import Console
-
-    console = Console(width=width, highlight=False)
-    for section in _sections(runs):
-        console.print(f"\n[bold]{_plain(section.task)}[/]  {_plain(section.subtitle)}")
-        hidden = _print_table(console, section.main)
-        if section.mechanism:
-            hidden += _print_table(console, section.mechanism)
-        if hidden:
-            console.print(f"[dim]More in table.md or on a wider terminal: {', '.join(hidden)}[/]")
-        for note in section.notes:
-            console.print(f"[yellow]•[/] {_plain(note)}")
-    console.print(f"\n[dim]{_plain(legend(runs))}[/]")
-
-
-def _print_table(console: Console, table: Grid) -> list[str]:
-    """Print what fits; return the titles of the columns that do not."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    fitting = table.narrowed(console.width)
-    shown = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True)
-    for column in fitting.columns:
-        title = Text("\n".join(_words(column.title)))
-        shown.add_column(title, justify="left" if column.left else "right", vertical="bottom")
-    for texts in fitting.cells:
-        shown.add_row(*map(Text, texts))
-    console.print(shown)
-    return [column.title for column in table.columns if column not in fitting.columns]
-
-
-def _words(title: str) -> list[str]:
-    """Split a heading where a terminal may break it."""
-    return title.replace("/", "/ ").split()
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text.replace("**", "").replace("`", ""))
-
-
-def _sections(runs: Sequence[Run]) -> list[_Section]:
-    lines = _lines(runs)
-    sections = []
+    runs = all_printable(list(runs))
+    lines = lines_of(runs)
+    parts = ["# cllm-bench results", _listed(each.markdown for each in verdicts(lines))]
     for task in dict.fromkeys(line.summary.task for line in lines):
-        own = tuple(line for line in lines if line.summary.task == task)
-        extra = tuple(line for line in own if _has_mechanism(line))
-        sections.append(
-            _Section(
-                task=task,
-                subtitle=subtitle(own),
-                main=Grid(tuple(column for column in MAIN if column.wanted(own)), own),
-                mechanism=Grid(mechanism_columns(extra), extra) if extra else None,
-                notes=notes(own),
-            )
+        parts += _section(task, tuple(line for line in lines if line.summary.task == task))
+    parts += ["## How to read this", without_markup(legend(runs))]
+    parts += ["## Conditions", _listed(conditions(runs))]
+    parts += _to_repeat(runs)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(task: str, own: tuple[Line, ...]) -> Iterator[str]:
+    """Return the paragraphs about one task."""
+    yield without_markup(f"## {task}")
+    yield without_markup(subtitle(own))
+    yield markdown_table(Grid(tuple(column for column in MAIN if column.wanted(own)), own))
+    extra = tuple(line for line in own if _has_mechanism(line))
+    if extra:
+        yield "How the passes went:"
+        yield markdown_table(Grid(mechanism_columns(extra), extra))
+    found = notes(own)
+    if found:
+        yield f"Notes:\n\n{_listed(found)}"
+
+
+def _to_repeat(runs: Sequence[Run]) -> Iterator[str]:
+    """Return how each run is repeated: code, in which no markup takes effect."""
+    commands = list(dict.fromkeys(command(manifest) for manifest, _ in runs))
+    yield "## To repeat"
+    shown = "\n".join(each for each in commands if each is not None)
+    if shown:
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", shown)), default=0))
+        yield f"{fence}bash\n{shown}\n{fence}"
+    if None in commands:
+        which = "A run" if len(runs) > 1 else "The run"
+        yield (
+            f"{which} was begun by Python code; `cllm-bench run --config FOLDER/config.toml "
+            "--output NEW` repeats it."
         )
-    return sections
+
+
+def _listed(lines: Iterator[str] | Sequence[str]) -> str:
+    return "\n".join(f"- {without_markup(line)}" for line in lines)
 
 
 def _has_mechanism(line: Line) -> bool:
@@ -148,9 +85,9 @@ def _has_mechanism(line: Line) -> bool:
     return bool(s.counters or s.drafted_per_pass) or s.tokens_per_pass not in (None, 1)
 
 
-def _lines(runs: Sequence[Run]) -> list[Line]:
+def lines_of(runs: Sequence[Run]) -> list[Line]:
     """Return a line for each summary; the run is named by its model where that tells them apart."""
-    models = [str(manifest.model) for manifest, _ in runs]
+    models = [clipped(manifest.model, LONGEST_LABEL) for manifest, _ in runs]
     distinct = len(set(models)) == len(models)
     kind = "model" if distinct else "run"
     return [
@@ -161,9 +98,9 @@ def _lines(runs: Sequence[Run]) -> list[Line]:
 
 
 def markdown_table(table: Grid) -> str:
-    """Return a table in Markdown, its columns aligned."""
+    """Return a table in Markdown, its columns aligned; no text in it can end a cell."""
     titles = [column.title for column in table.columns]
-    texts = [[text.replace("|", "\\|") for text in line] for line in table.cells]
+    texts = [[without_markup(text).replace("|", "\\|") for text in line] for line in table.cells]
     widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
     rule = [
         "-" * width if column.left else "-" * (width - 1) + ":"

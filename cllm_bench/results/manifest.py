@@ -71,6 +71,25 @@ class CheckpointEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheckpointSource:
+    """Where the weights of a role come from.
+
+    Attributes:
+        kind: `bundled` with the package, a `folder`, or the `hub`; null in earlier versions.
+        location: Folder, or id on the Hub; of a bundled one the path inside the package; null in
+            earlier versions.
+        revision: Revision on the Hub that was asked for; null where none was.
+        fingerprint: What tells the weights from others: `sha256:` and a hash over a folder's files,
+            or `hub:` and the commit.
+    """
+
+    kind: Literal["bundled", "folder", "hub"] | None = None
+    location: str | None = None
+    revision: str | None = None
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskEntry:
     """A task of a run.
 
@@ -166,6 +185,8 @@ class Manifest(_Stored):
         copy_bandwidth: Bytes a second that a large copy moves on the device, read and written
             bytes both counted; null where it was not measured.
         checkpoints: The weights that sessions ran, by role; empty in earlier versions.
+        sources: Where the weights come from, by role, of all roles that a method uses; empty in
+            earlier versions, whose `configuration` has the fingerprints.
         read_bandwidth: Bytes a second that a large read moves on the device: the roof that shares
             of bandwidth are of; null where it was not measured and in earlier versions, whose
             shares are of the copy's.
@@ -186,6 +207,7 @@ class Manifest(_Stored):
     baseline: str
     copy_bandwidth: float | None = None
     checkpoints: Mapping[str, CheckpointEntry] = field(default_factory=dict)
+    sources: Mapping[str, CheckpointSource] = field(default_factory=dict)
     read_bandwidth: float | None = None
     flushed_bytes: int = 0
     cells: tuple[MethodEntry, ...]
@@ -197,6 +219,21 @@ class Manifest(_Stored):
         if self.read_bandwidth:
             return Roof("read", self.read_bandwidth)
         return Roof("copy", self.copy_bandwidth) if self.copy_bandwidth else None
+
+    @property
+    def used_sources(self) -> Mapping[str, CheckpointSource]:
+        """Where the weights of each role come from that a method uses, as far as it is stored."""
+        if self.sources:
+            return self.sources
+        fingerprints = self.configuration.get("checkpoints", {})
+        used = [cell.checkpoint for cell in self.cells]
+        settings = [each for cell in self.cells for each in cell.settings.values()]
+        used += [each for each in settings if isinstance(each, str)]  # such as a draft's role
+        return {
+            role: CheckpointSource(fingerprint=str(fingerprints[role]))
+            for role in dict.fromkeys(used)
+            if role in fingerprints
+        }
 
     @property
     def quantised(self) -> dict[str, Quantisation]:

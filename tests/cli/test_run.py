@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import forked
 from families import cli, rows, write_task
@@ -51,7 +52,37 @@ def test_a_run_leaves_everything(monkeypatch, tmp_path, command, capsys):
     assert manifest["runtime"]["dtype"] == "float32"
     assert manifest["tasks"][0]["left_out"] == {"odd": ["x9"]}
     assert manifest["configuration"]["checkpoints"]["target"].startswith("sha256:")
-    assert "jacobi" in capsys.readouterr().out
+    assert manifest["sources"] == {
+        "target": {
+            "kind": "folder",
+            "location": str((Path(command[2]) / "target").resolve()),
+            "revision": None,
+            "fingerprint": manifest["configuration"]["checkpoints"]["target"],
+        }
+    }
+    said = capsys.readouterr().out
+    assert said.startswith("jacobi ")
+    assert said.endswith(f"all figures: {out / 'table.md'}\n")
+    assert (
+        (out / "table.md")
+        .read_text(encoding="utf-8")
+        .startswith("# cllm-bench results\n\n- **jacobi ")
+    )
+
+
+def test_runs_that_differ_in_one_checkpoint_have_other_tables(monkeypatch, tmp_path, command):
+    texts = []
+    for role in ("other", "target"):
+        checkpoint = Path(command[2]) / role
+        asked = ["--method", "jacobi:checkpoint=mine", "--role", f"mine={checkpoint}"]
+        limits = ["--limit", 1, "--repeats", 1, "--output", tmp_path / role]
+        assert cli(monkeypatch, *command, *asked, *limits) == 0
+        text = (tmp_path / role / "table.md").read_text(encoding="utf-8")
+        (line,) = [line for line in text.splitlines() if line.startswith("- checkpoints: ")]
+        assert f"mine `{checkpoint.resolve()}`, weights " in line
+        assert f"--role mine={checkpoint}" in text.partition("## To repeat")[2]
+        texts.append(line.rpartition(" ")[2])
+    assert texts[0] != texts[1]
 
 
 def test_methods_take_turns_at_every_place(monkeypatch, tmp_path, command):

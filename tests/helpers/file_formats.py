@@ -22,6 +22,7 @@ from cllm_bench.results.judgements import Judgement
 from cllm_bench.results.manifest import (
     AblationManifest,
     CheckpointEntry,
+    CheckpointSource,
     Manifest,
     MethodEntry,
     TaskEntry,
@@ -44,7 +45,7 @@ STORED: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Manifest, Machine, GitState, Runtime, EngineChoice, ProductChoice, Sampling),
-        *(CheckpointEntry, Quantisation),
+        *(CheckpointEntry, CheckpointSource, Quantisation),
         *(MethodEntry, TaskEntry, Row, Perplexity, Judgement, PassTime, Rounding),
         *(Summary, Verdicts, RoundingFigures, PerplexityFigures, JudgeFigures),
         *(AblationManifest, TrainingQuestions, VariantFigures, TrainingFigures),
