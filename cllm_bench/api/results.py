@@ -103,7 +103,7 @@ def compare(
         UserError: A folder holds no run, a limit is none, or there is no such judge.
     """
     limits = [parse_limit(text) for text in fail_if]
-    runs = [outline_run(Path(path)) for path in (a, b)]
+    runs = outline_run(Path(a)), outline_run(Path(b))
     for run in runs:
         for warning in run.warnings:
             tell(f"note: {warning}")

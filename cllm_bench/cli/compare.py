@@ -30,7 +30,7 @@ def compare_command(options: CompareOptions) -> None:
     else:
         sys.stdout.write(comparison_text(found, Console().width))
     for check in found.checks:
-        if not check.decided:
+        if not check.measured:
             reasons = dict.fromkeys(each.reason for each in check.pairs if each.reason)
             why = "; ".join(reasons) or "the two runs have no figures for it in common"
             raise UserError(f"--fail-if {check.limit} cannot be checked: {why}")

@@ -135,12 +135,14 @@ class Answer:
         task: Label of the task.
         method: Label of the method.
         outcome: Whether the condition holds: `holds`, `does not hold` or `cannot tell`.
+        measured: Whether there are figures to answer by, though they may not tell.
         reason: Why it cannot be told, or nothing.
     """
 
     task: str
     method: str
     outcome: Holds
+    measured: bool = True
     reason: str | None = None
 
 
@@ -159,9 +161,9 @@ class Check:
     pairs: tuple[Answer, ...]
 
     @property
-    def decided(self) -> bool:
-        """Whether the figures answer for any pair at all."""
-        return any(each.outcome != "cannot tell" for each in self.pairs)
+    def measured(self) -> bool:
+        """Whether there are figures to answer by, for any pair."""
+        return any(each.measured for each in self.pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -430,8 +432,9 @@ class _TaskPair:
         found = paired_difference(theirs, ours, seed=self._seed, best=best)
         if found is None:
             return ScoreDifference(best=best, reason="no common questions with a score")
-        same = {name for name in names if question_of(name) in set(asked)} <= identical
-        same = same and ours == theirs
+        questions = set(asked)
+        replies = {name for name in names if question_of(name) in questions}
+        same = ours == theirs and replies <= identical
         return ScoreDifference(
             a=sum(ours) / len(ours),
             b=sum(theirs) / len(theirs),

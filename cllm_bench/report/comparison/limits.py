@@ -64,7 +64,7 @@ def _check(comparison: Comparison, limit: Limit) -> Check:
     ask = _ask_score if limit.kind == "score" else _ask_speed
     answers = [found for pair in comparison.pairs if (found := ask(comparison, pair, limit))]
     outcomes = {each.outcome for each in answers}
-    worst = next((each for each in _WORST_FIRST if each in outcomes), "cannot tell")
+    worst: Holds = next((each for each in _WORST_FIRST if each in outcomes), "cannot tell")
     return Check(limit=limit.text, outcome=worst, pairs=tuple(answers))
 
 
@@ -74,7 +74,7 @@ def _ask_speed(comparison: Comparison, pair: Pair, limit: Limit) -> Answer | Non
         return None  # across machines speedups count, and it has none
     interval = found.interval
     if interval is None:
-        return _answer(pair, "cannot tell", found.reason)
+        return _unmeasured(pair, found.reason)
     if limit.kind == "slower":
         bound = 1 - limit.amount
         broken, kept = interval.high < bound, interval.low >= bound
@@ -94,11 +94,11 @@ def _ask_score(_: Comparison, pair: Pair, limit: Limit) -> Answer | None:
     if found is None:
         return None
     if found.difference is None:
-        return _answer(pair, "cannot tell", found.reason)
+        return _unmeasured(pair, found.reason)
     if found.identical:
         return _answer(pair, "does not hold")
     if found.interval is None:
-        return _answer(pair, "cannot tell", "fewer than 5 common questions have a score")
+        return _unmeasured(pair, "fewer than 5 common questions have a score")
     scale = 100 if found.best == 1 else 1  # points of a fraction are per cent
     gains = [scale * bound for bound in found.interval]
     if found.best == 0:  # lower is better
@@ -113,3 +113,9 @@ def _ask_score(_: Comparison, pair: Pair, limit: Limit) -> Answer | None:
 
 def _answer(pair: Pair, outcome: Holds, reason: str | None = None) -> Answer:
     return Answer(task=pair.task, method=pair.method, outcome=outcome, reason=reason)
+
+
+def _unmeasured(pair: Pair, reason: str | None) -> Answer:
+    return Answer(
+        task=pair.task, method=pair.method, outcome="cannot tell", measured=False, reason=reason
+    )
