@@ -65,7 +65,8 @@ def test_a_run_is_the_same_as_itself() -> None:
     run = outlined(rows_of())
     found = compare_runs(run, run)
     assert words(found) == {"ar": "same", "jacobi": "same"}
-    assert found.conditions == found.machines == found.only_a == found.only_b == ()
+    assert found.conditions == found.machines == ()
+    assert found.only_a == found.only_b == ()
     ar, jacobi = found.pairs
     assert ar.speed.value == jacobi.speed.value == jacobi.speedup.value == 1.0
     assert ar.speed.margin == pytest.approx(0.0099, abs=1e-4)
@@ -73,7 +74,8 @@ def test_a_run_is_the_same_as_itself() -> None:
     assert jacobi.identical_replies == jacobi.samples == COUNT
     assert jacobi.score is not None
     assert jacobi.score.identical
-    assert (jacobi.speedup_a, jacobi.tokens_per_pass_b) == (pytest.approx(2.0), 1.0)
+    assert jacobi.speedup_a == pytest.approx(2.0)
+    assert jacobi.tokens_per_pass_b == 1.0
     limits = ("slower:3%", "faster:3%", "score:1")
     assert outcomes(found, *limits) == dict.fromkeys(limits, "does not hold")
     text = comparison_text(found)
