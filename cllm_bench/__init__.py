@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from cllm_bench.api.results import compare as compare
     from cllm_bench.api.results import load_results as load_results
     from cllm_bench.api.results import table as table
     from cllm_bench.api.run import run as run
@@ -54,6 +55,7 @@ _HOME = {
     "ModelFamily": "engine.family",
     "Session": "engine.session",
     "UserError": "errors",
+    "compare": "api.results",
     "load_results": "api.results",
     "run": "api.run",
     "table": "api.results",

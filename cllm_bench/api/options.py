@@ -243,6 +243,29 @@ class TableOptions(Options):
 
 
 @dataclass(frozen=True)
+class CompareOptions(Options):
+    """The options of `compare`."""
+
+    a: Annotated[
+        StrPath,
+        Option("The folder of a stored run: what the other is held against.", positional=True),
+    ]
+    b: Annotated[StrPath, Option("The folder of another.", positional=True)]
+    fail_if: Annotated[
+        Sequence[str],
+        Option(
+            "Exit with code 1 where B is worse than a limit for any task and method: slower:3% or "
+            "faster:3% of the decoding speed, or score:1 for points lost."
+        ),
+    ] = ()
+    judge: Annotated[
+        str | None,
+        Option("The judge whose verdicts count, NAME or NAME@IDENTITY.", default="the latest"),
+    ] = None
+    json: Annotated[bool, Option("Print one JSON document instead of text.")] = False
+
+
+@dataclass(frozen=True)
 class ListOptions(Options):
     """The options of `list`."""
 

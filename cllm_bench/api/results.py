@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.api.inputs import Tell
+from cllm_bench.errors import UserError
 from cllm_bench.report.columns import Run
+from cllm_bench.report.comparison.figures import Comparison, compare_runs
+from cllm_bench.report.comparison.limits import check_limits, parse_limit
+from cllm_bench.report.comparison.outlines import outline_run
 from cllm_bench.report.judged import find_judge_id
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
@@ -85,6 +91,40 @@ def read_runs(
         if _without_rows(folder):
             tell(f"note: '{folder.path}' has no rows; the table is made from its {SUMMARY}")
     return [(folder.manifest, _summaries(folder, chosen)) for folder in read]
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    *,
+    fail_if: Sequence[str] = (),
+    judge: str | None = None,
+    tell: Tell = lambda _: None,
+) -> Comparison:
+    """Compare two stored runs, over the questions that both were asked with the same prompts.
+
+    Args:
+        a: Folder of the first run: what the second is held against.
+        b: Folder of the second.
+        fail_if: Limits, such as `slower:3%`, `faster:3%` or `score:1`; the comparison's `checks`
+            say whether B breaks them.
+        judge: The judge whose verdicts count, `NAME` or `NAME@IDENTITY`; by default the latest.
+        tell: A callback for remarks about the state of a folder.
+
+    Raises:
+        UserError: A folder holds no run, a limit is none, or there is no such judge.
+    """
+    limits = [parse_limit(text) for text in fail_if]
+    runs = outline_run(Path(a)), outline_run(Path(b))
+    for run in runs:
+        for warning in run.warnings:
+            tell(f"note: {warning}")
+        if not any(run.rows.values()):
+            raise UserError(f"'{run.folder}' has no rows, and a comparison pairs rows by question")
+    judgements = [each for run in runs for each in run.judgements]
+    chosen = None if judge is None else find_judge_id(judge, judgements)
+    found = compare_runs(*runs, chosen)
+    return dataclasses.replace(found, checks=check_limits(found, limits))
 
 
 def _read(path: str | Path) -> ResultFolder:

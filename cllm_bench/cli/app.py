@@ -12,6 +12,7 @@ from cllm_bench.api.options import (
     AblateOptions,
     CheckMethodOptions,
     CheckTaskOptions,
+    CompareOptions,
     JudgeOptions,
     ListOptions,
     NewMethodOptions,
@@ -66,6 +67,17 @@ def table(options: TableOptions) -> None:
     from cllm_bench.cli.table import table_command
 
     table_command(options)
+
+
+@command(app, CompareOptions, short_help="Compare two stored runs.")
+def compare(options: CompareOptions) -> None:
+    """Compare two stored runs, from their rows alone: is B faster, slower, better or worse than A?
+
+    Only questions with the same prompts in both count; what else differs is shown first.
+    """
+    from cllm_bench.cli.compare import compare_command
+
+    compare_command(options)
 
 
 @command(app, ListOptions, name="list", short_help="List methods, tasks, recipes and families.")

@@ -25,6 +25,7 @@ from cllm_bench.measurement.rounding import RoundingSurvey
 from cllm_bench.report.write import write_summary
 from cllm_bench.results.folder import ResultFolder, Row
 from cllm_bench.results.pass_times import PassTime, missing_shapes
+from cllm_bench.results.rows import hash_prompt
 from cllm_bench.results.summary import Summary
 
 PAUSE_TURNS = 1  # of every shape of pass, in each of many pauses
@@ -263,6 +264,7 @@ class Runner:
         spec, answer, compared = talk.spec, talk.answers[turn], talk.verdicts[turn]
         generation = answer.generation
         tokens = generation.token_ids if generation else ()
+        prompt_ids = talk.asked[turn].prompt_ids.tolist() if turn < len(talk.asked) else []
         return Row(
             key=self._key(round_, turn, spec),
             task=round_.plan.label,
@@ -272,7 +274,7 @@ class Runner:
             repeat=round_.repeat,
             order=round_.specs.index(spec),
             attempt=self.folder.attempt,
-            prompt_tokens=len(talk.asked[turn].prompt_ids) if turn < len(talk.asked) else 0,
+            prompt_tokens=len(prompt_ids),
             token_ids=tokens,
             prefill_tokens=generation.prefill_tokens if generation else 0,
             accept_lengths=generation.accept_lengths if generation else (),
@@ -294,6 +296,7 @@ class Runner:
             device_seconds=generation.device_seconds if generation else None,
             sm_clock_mhz=lap.sm_clock_mhz,
             throttled=lap.throttled,
+            prompt_hash=hash_prompt(prompt_ids) if prompt_ids else None,
         )
 
     def _verdict(

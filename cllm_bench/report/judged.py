@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.results.judgements import JudgeId, Judgement, conversations, ratings, total
-from cllm_bench.results.rows import Row
+from cllm_bench.results.rows import Outcome, Row
 from cllm_bench.results.summary import JudgeFigures
 
 
@@ -17,14 +17,19 @@ def judges(judgements: Sequence[Judgement], task: str) -> list[JudgeId]:
     return list(dict.fromkeys(reversed(found)))[::-1]
 
 
-def graded(rows: Sequence[Row], found: Mapping[str, float]) -> list[Row]:
-    """Return rows with their ratings as scores, in conversations whose turns have all got one."""
-    scores = {
+def scores_of(rows: Sequence[Outcome], found: Mapping[str, float]) -> dict[str, float]:
+    """Return by key of the row its rating, in conversations whose turns have all got one."""
+    return {
         row.key: found[row.key]
         for turns in conversations(rows)
         if all(row.key in found for row in turns)
         for row in turns
     }
+
+
+def graded(rows: Sequence[Row], found: Mapping[str, float]) -> list[Row]:
+    """Return rows with their ratings as scores, in conversations whose turns have all got one."""
+    scores = scores_of(rows, found)
     return [replace(row, score=scores.get(row.key)) for row in rows]
 
 
@@ -46,6 +51,16 @@ def find_judge_id(text: str, judgements: Iterable[Judgement]) -> JudgeId:
     return found[0]
 
 
+def chosen_judge(
+    judgements: Sequence[Judgement], task: str, judge: JudgeId | None
+) -> JudgeId | None:
+    """Return the judge whose verdicts count on a task: the one asked for, or the newest."""
+    known = judges(judgements, task)
+    if judge is None and known:
+        return known[-1]
+    return judge if judge in known else None
+
+
 def scored(
     rows_of: Mapping[str, Sequence[Row]],
     judgements: Sequence[Judgement],
@@ -63,10 +78,7 @@ def scored(
     Returns:
         By method the rows, and what its summary says of judging.
     """
-    known = judges(judgements, task)
-    if judge is None and known:
-        judge = known[-1]
-    chosen = judge if judge in known else None
+    chosen = chosen_judge(judgements, task, judge)
     found = ratings(judgements, chosen) if chosen is not None else {}
     rows = {method: graded(own, found) for method, own in rows_of.items()}
     return rows, {

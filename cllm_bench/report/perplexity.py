@@ -46,7 +46,7 @@ def text_score(
     if ours is None:
         return None
     seed = manifest.seed
-    found = TextScore(ours.token_perplexity, _interval([ours], seed), _figures(ours))
+    found = TextScore(ours.token_perplexity, perplexity_interval([ours], seed), _figures(ours))
     baseline = manifest.cell(manifest.baseline)
     target = None if baseline is None else by_role.get(baseline.checkpoint)
     if target is None or cell.method == manifest.baseline:
@@ -55,7 +55,7 @@ def text_score(
     return found._replace(
         compared=True,
         difference=None if mine is None or theirs is None else mine - theirs,
-        difference_ci=None if ours is target else _interval([ours, target], seed),
+        difference_ci=None if ours is target else perplexity_interval([ours, target], seed),
     )
 
 
@@ -75,7 +75,7 @@ def _figures(found: Perplexity) -> PerplexityFigures:
     )
 
 
-def _interval(measured: Sequence[Perplexity], seed: int) -> Interval | None:
+def perplexity_interval(measured: Sequence[Perplexity], seed: int) -> Interval | None:
     """Return the bootstrap interval of a perplexity, or of the first minus the second.
 
     The draws are of stretches of text, the same for both.

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from cllm_bench.core.sample_ids import conversation, question_of
-from cllm_bench.report.statistics import expected_best, median
-from cllm_bench.results.rows import Row
+from cllm_bench.report.statistics import (
+    Interval,
+    expected_best,
+    geometric_interval,
+    geometric_mean,
+    median,
+)
+from cllm_bench.results.rows import Outcome, Row
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 
 class Measured(NamedTuple):
@@ -34,10 +42,10 @@ class Measured(NamedTuple):
             samples[row.sample].append(row)
         return cls(
             samples=dict(samples),
-            decode=_medians(samples, decode_pace),
-            end_to_end=_medians(samples, end_to_end_pace),
-            prefill=_medians(samples, lambda row: row.prefill_seconds),
-            scores=_scores(rows, best_of) if graded else {},
+            decode=medians(samples, decode_pace),
+            end_to_end=medians(samples, end_to_end_pace),
+            prefill=medians(samples, lambda row: row.prefill_seconds),
+            scores=question_scores(rows, best_of) if graded else {},
         )
 
     @property
@@ -46,24 +54,42 @@ class Measured(NamedTuple):
         return [row for rows in self.samples.values() for row in rows if row.token_ids]
 
 
-def decode_pace(row: Row) -> float | None:
+def decode_pace(row: Outcome) -> float | None:
     """Return seconds per decoded token."""
     if not row.decoded_tokens or not row.decode_seconds:
         return None
     return row.decode_seconds / row.decoded_tokens
 
 
-def end_to_end_pace(row: Row) -> float | None:
+def end_to_end_pace(row: Outcome) -> float | None:
     """Return seconds per token, prefill included."""
-    if not row.token_ids or not row.prefill_seconds:
+    if not row.new_tokens or not row.prefill_seconds:
         return None
     if row.decode_seconds is None and row.decoded_tokens:
         return None
-    return (row.prefill_seconds + (row.decode_seconds or 0.0)) / len(row.token_ids)
+    return (row.prefill_seconds + (row.decode_seconds or 0.0)) / row.new_tokens
 
 
-def _medians(
-    samples: Mapping[str, list[Row]], measure: Callable[[Row], float | None]
+def paired_ratio(
+    ours: Mapping[str, float], baseline: Mapping[str, float], *, seed: int
+) -> tuple[float | None, Interval | None]:
+    """Return how many times as fast ours is, over the samples that both have, and its interval.
+
+    It is the geometric mean of the baseline's pace over ours, with a bootstrap over questions.
+
+    Args:
+        ours: Pace by sample, such as seconds per token.
+        baseline: The same.
+        seed: Decides the resamples.
+    """
+    shared = [name for name in ours if name in baseline]
+    ratios = [baseline[name] / ours[name] for name in shared]
+    clusters = [question_of(name) for name in shared]
+    return geometric_mean(ratios), geometric_interval(ratios, clusters=clusters, seed=seed)
+
+
+def medians(
+    samples: Mapping[str, Sequence[OutcomeT]], measure: Callable[[OutcomeT], float | None]
 ) -> dict[str, float]:
     """Return each sample's median over its repeats, where it was measured at all."""
     middles = {
@@ -73,12 +99,12 @@ def _medians(
     return {name: middle for name, middle in middles.items() if middle is not None}
 
 
-def _scores(rows: Iterable[Row], best_of: int) -> dict[str, float]:
+def question_scores(rows: Iterable[Outcome], best_of: int) -> dict[str, float]:
     """Return a score for each question: the expected best of so many draws, if they are there.
 
     A draw, which may be a conversation, has 0 if a turn failed, else the mean of those stored.
     """
-    turns: dict[str, list[Row]] = defaultdict(list)
+    turns: dict[str, list[Outcome]] = defaultdict(list)
     for row in rows:
         if row.repeat == 0:
             turns[conversation(row.sample)].append(row)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -78,13 +79,11 @@ def bootstrap_interval(
     count = max(group, default=-1) + 1
     if count < MIN_SAMPLES:
         return None
-    random = np.random.default_rng(seed)
+    draws = _draws(count, resamples, seed)
     results: list[Array] = []
     chunk = max(1, _CHUNK // len(data))
     for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        draws = random.multinomial(count, np.full(count, 1 / count), size=size)
-        results.append(statistic(data, draws[:, group].astype(np.float64)))
+        results.append(statistic(data, draws[start : start + chunk, group].astype(np.float64)))
     tail = statistics.NormalDist().cdf(
         -math.sqrt(count / (count - 1)) * _student(0.5 + level / 2, count - 1)
     )
@@ -186,6 +185,22 @@ def relative_spread(values: Sequence[float]) -> float | None:
         return None
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return (high - low) / middle
+
+
+@lru_cache(maxsize=2)
+def _draws(count: int, resamples: int, seed: int) -> NDArray[np.unsignedinteger]:
+    """Return how often each resample draws each of so many groups, (R, n).
+
+    Intervals over the same questions share it: to draw takes far longer than to use what was drawn.
+    """
+    random = np.random.default_rng(seed)
+    found = np.empty((resamples, count), dtype=np.min_scalar_type(count))
+    chunk = max(1, _CHUNK // count)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=size)
+        found[start : start + size] = drawn
+    return found
 
 
 def _codes(clusters: Sequence[Hashable]) -> list[int]:

@@ -13,16 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cllm_bench.core.sample_ids import question_of
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.report.judged import scored
 from cllm_bench.report.perplexity import TextScore, text_score
 from cllm_bench.report.prediction import predicted_paces
 from cllm_bench.report.rounding import expected_ties
-from cllm_bench.report.samples import Measured, decode_pace
+from cllm_bench.report.samples import Measured, decode_pace, paired_ratio
 from cllm_bench.report.statistics import (
     Interval,
-    geometric_interval,
     geometric_mean,
     is_binary,
     mean_interval,
@@ -208,10 +206,7 @@ def _speed(
     """Return the speedup over the prompts that both were timed on, and its interval."""
     if baseline is None:  # this is the baseline
         return (1.0, None) if ours else (None, None)
-    shared = [name for name in ours if name in baseline]
-    ratios = [baseline[name] / ours[name] for name in shared]
-    clusters = [question_of(name) for name in shared]
-    return geometric_mean(ratios), geometric_interval(ratios, clusters=clusters, seed=seed)
+    return paired_ratio(ours, baseline, seed=seed)
 
 
 def _ratio_of_totals(ours: Measured, baseline: Measured | None) -> float | None:

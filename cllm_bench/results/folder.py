@@ -8,6 +8,7 @@ may be compressed with gzip to be archived, and are then only read.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import weakref
@@ -207,6 +208,20 @@ class ResultFolder(_Folder[Manifest]):
         folder.attempt = folder._next_attempt() - 1
         return folder
 
+    @classmethod
+    def skim(cls, path: Path) -> tuple[Self, Iterator[Row]]:
+        """Load a folder without its rows, which are yielded one by one.
+
+        For readers that keep little of a row: they never hold all of them.
+
+        Raises:
+            UserError: It is no result folder or of a later version, or a line is damaged; of rows
+                only when they are read.
+        """
+        folder = cls(path, _run_manifest(path))
+        folder._load_others(repair=False)
+        return folder, folder._fresh_rows(repair=False)
+
     @staticmethod
     def manifest_of(path: Path) -> Manifest | None:
         """Return the manifest of a run that was begun, or None where none was.
@@ -293,10 +308,18 @@ class ResultFolder(_Folder[Manifest]):
     def _load(self, *, repair: bool) -> None:
         if repair:
             self._refuse_compressed()
+        self.rows += self._fresh_rows(repair=repair)
+        self._load_others(repair=repair)
+
+    def _fresh_rows(self, *, repair: bool) -> Iterator[Row]:
+        """Yield the stored rows; of several with one key, the first."""
         for row in self._lines(SAMPLES, Row, repair=repair):
             if row.key not in self.done:
                 self.done.add(row.key)
-                self.rows.append(row)
+                yield row
+
+    def _load_others(self, *, repair: bool) -> None:
+        """Read what stands beside manifest and rows."""
         for found in self._lines(PERPLEXITIES, Perplexity, repair=repair):
             self.perplexities.setdefault(found.key, found)
         self.judgements += self._lines(JUDGEMENTS, Judgement, repair=repair)
@@ -327,7 +350,10 @@ class ResultFolder(_Folder[Manifest]):
                 append(self.path / damaged, data[whole:])
                 with writing(file):
                     os.truncate(file, whole)
-        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+        lines = io.BytesIO(data)  # shares the memory; a list of all lines would double it
+        for number, line in enumerate(iter(lines.readline, b""), 1):
+            if lines.tell() > whole:
+                return
             try:
                 yield parse(kind, json.loads(line))
             except ValueError as error:

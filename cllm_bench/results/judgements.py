@@ -10,11 +10,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from cllm_bench.core.sample_ids import conversation
-from cllm_bench.results.rows import Row
+from cllm_bench.results.rows import Outcome
 from cllm_bench.results.schema import to_json
+
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 
 _HASH = re.compile(r"^(sha256|hub):(\w{12})\w+$")
 
@@ -81,12 +83,12 @@ class Judgement:
         return to_json(self)
 
 
-def conversations(rows: Iterable[Row]) -> list[list[Row]]:
+def conversations(rows: Iterable[OutcomeT]) -> list[list[OutcomeT]]:
     """Return what can be judged of one method: first repeats of conversations without a failure.
 
     A conversation with a failed turn scores 0, whatever a judge would say of its other turns.
     """
-    found: dict[str, list[Row]] = defaultdict(list)
+    found: dict[str, list[OutcomeT]] = defaultdict(list)
     for row in rows:
         if row.repeat == 0:
             found[conversation(row.sample)].append(row)

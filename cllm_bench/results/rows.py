@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from cllm_bench.decoding.exactness import Verdict
 from cllm_bench.errors import StopReason
 
 Finish = Literal[StopReason, "failed"]
+
+
+class Outcome(Protocol):
+    """What figures of speed and score need of a row: `Row` has it, and so have lighter copies."""
+
+    @property
+    def key(self) -> str:
+        """Resume key."""
+
+    @property
+    def sample(self) -> str:
+        """Id of the sample, or of one turn of it."""
+
+    @property
+    def repeat(self) -> int:
+        """Which measurement of the sample it is, from 0."""
+
+    @property
+    def new_tokens(self) -> int:
+        """Length of the reply, in tokens."""
+
+    @property
+    def decoded_tokens(self) -> int:
+        """Tokens that decoding gave."""
+
+    @property
+    def prefill_seconds(self) -> float | None:
+        """Seconds to the end of the first step."""
+
+    @property
+    def decode_seconds(self) -> float | None:
+        """Seconds from there to the last token."""
+
+    @property
+    def finish(self) -> Finish:
+        """Why the reply ended."""
+
+    @property
+    def score(self) -> float | None:
+        """What the reply was graded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +97,8 @@ class Row:
             NVML was not asked.
         throttled: Shares of the round during which the GPU was slowed, by reason, those of 0 left
             out; null where the driver's counters were not read.
+        prompt_hash: Hash of the prompt's token ids: rows of two runs answer the same prompt where
+            it is equal; null for a turn that was not asked, and in earlier versions.
     """
 
     key: str
@@ -89,6 +131,12 @@ class Row:
     device_seconds: float | None = None
     sm_clock_mhz: int | None = None
     throttled: Mapping[str, float] | None = None
+    prompt_hash: str | None = None
+
+    @property
+    def new_tokens(self) -> int:
+        """Length of the reply, in tokens."""
+        return len(self.token_ids)
 
     @property
     def passes(self) -> int:
@@ -116,6 +164,11 @@ class Row:
             "pass_shapes": dict(self.pass_shapes),
             "throttled": None if self.throttled is None else dict(self.throttled),
         }
+
+
+def hash_prompt(prompt_ids: Sequence[int]) -> str:
+    """Return a short hash of a prompt's token ids."""
+    return hashlib.sha256(json.dumps(list(prompt_ids)).encode()).hexdigest()[:16]
 
 
 def row_key(**parts: Any) -> str:
