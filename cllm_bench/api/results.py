@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.api.inputs import Tell
+from cllm_bench.errors import UserError, did_you_mean
+from cllm_bench.report.columns import Run
+from cllm_bench.report.exports import csv_table, latex_tables
 from cllm_bench.report.judged import find_judge_id
+from cllm_bench.report.page import StoredRun, page
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import SUMMARY, ResultFolder
@@ -15,6 +20,12 @@ from cllm_bench.results.summary import Summary, read_summaries
 
 if TYPE_CHECKING:
     import pandas
+
+_TABLES: Mapping[str, Callable[[Sequence[Run]], str]] = {
+    "markdown": comparison_table,
+    "csv": csv_table,
+    "latex": latex_tables,
+}
 
 
 class Results(NamedTuple):
@@ -50,8 +61,13 @@ def load_results(*folders: str | Path) -> Results:
     return Results(pandas.DataFrame(summaries), pandas.DataFrame(rows))
 
 
-def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None) -> str:
-    """Return the comparison table of stored runs, as Markdown.
+def table(
+    *folders: str | Path,
+    judge: str | None = None,
+    tell: Tell = lambda _: None,
+    table_format: str = "markdown",
+) -> str:
+    """Return the comparison table of stored runs.
 
     It is made from the rows; where a folder has none, from its `summary.json`.
 
@@ -59,10 +75,43 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
         folders: Folders of stored runs.
         judge: The judge whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the latest.
         tell: A callback for remarks about the state of a folder.
+        table_format: `markdown`, `csv` or `latex`.
 
     Raises:
-        UserError: A folder holds no run, none has verdicts of that judge, or several judges are
-            meant.
+        UserError: A folder holds no run, none has verdicts of that judge, several judges are meant,
+            or there is no such format.
+    """
+    write = _TABLES.get(table_format)
+    if write is None:
+        raise UserError(
+            f"no table format named '{table_format}'; {did_you_mean(table_format, _TABLES)}"
+        )
+    return write([(run.manifest, run.summaries) for run in stored_runs(folders, judge, tell)])
+
+
+def report(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None) -> str:
+    """Return a page of HTML about stored runs: verdict, figures, pictures, replies, conditions.
+
+    It needs no other file and no network, and runs no script.
+
+    Args:
+        folders: Folders of stored runs.
+        judge: The judge whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the latest.
+        tell: A callback for remarks about the state of a folder.
+
+    Raises:
+        UserError: As `table`.
+    """
+    return page(stored_runs(folders, judge, tell))
+
+
+def stored_runs(
+    folders: Sequence[str | Path], judge: str | None = None, tell: Tell = lambda _: None
+) -> list[StoredRun]:
+    """Read runs and derive their summaries, as `table` and `report` do.
+
+    Raises:
+        UserError: As `table`.
     """
     read = [_read(path) for path in folders]
     judgements = [each for folder in read for each in folder.judgements]
@@ -72,7 +121,16 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
             tell(f"note: {warning}")
         if _without_rows(folder):
             tell(f"note: '{folder.path}' has no rows; the table is made from its {SUMMARY}")
-    return comparison_table([(folder.manifest, _summaries(folder, chosen)) for folder in read])
+    return [
+        StoredRun(
+            name=str(folder.path),
+            manifest=folder.manifest,
+            summaries=_summaries(folder, chosen),
+            rows=folder.rows,
+            pass_times=folder.pass_times,
+        )
+        for folder in read
+    ]
 
 
 def _read(path: str | Path) -> ResultFolder:

@@ -16,11 +16,11 @@ def table_command(options: TableOptions) -> None:
     """Print the table, and write it to a file where one is named.
 
     Raises:
-        UserError: A folder holds no run, or its rows are damaged.
+        UserError: A folder holds no run, its rows are damaged, or there is no such format.
     """
     if not options.folders:
         raise UserError("FOLDERS is missing: name at least one folder that `run` wrote")
-    text = table(*options.folders, judge=options.judge, tell=say)
+    text = table(*options.folders, judge=options.judge, tell=say, table_format=options.table_format)
     if options.output is not None:
         write_atomically(Path(options.output), text)
     sys.stdout.write(text)

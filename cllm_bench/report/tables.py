@@ -12,7 +12,9 @@ from cllm_bench.report.notes import conditions, legend, notes, subtitle
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Grid", "Run", "comparison_table", "markdown_table", "rich_table"]
+__all__ = [
+    *("Grid", "Run", "Section", "comparison_table", "markdown_table", "rich_table", "sections"),
+]
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,16 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class _Section:
-    """What a report says about one task."""
+class Section:
+    """What a report says about one task.
+
+    Attributes:
+        task: Its label.
+        subtitle: What was asked and how it was graded.
+        main: Speed and quality.
+        mechanism: How the passes went, of the methods of which there is something to say.
+        notes: What a reader of the figures must know.
+    """
 
     task: str
     subtitle: str
@@ -64,7 +74,7 @@ def comparison_table(runs: Sequence[Run]) -> str:
             task stand in one table.
     """
     parts = ["# cllm-bench results"]
-    for section in _sections(runs):
+    for section in sections(runs):
         parts += [f"## {section.task}", section.subtitle, markdown_table(section.main)]
         if section.mechanism:
             parts += ["How the passes went:", markdown_table(section.mechanism)]
@@ -85,7 +95,7 @@ def rich_table(runs: Sequence[Run], *, width: int | None = None) -> None:
     from rich.console import Console
 
     console = Console(width=width, highlight=False)
-    for section in _sections(runs):
+    for section in sections(runs):
         console.print(f"\n[bold]{_plain(section.task)}[/]  {_plain(section.subtitle)}")
         hidden = _print_table(console, section.main)
         if section.mechanism:
@@ -125,14 +135,15 @@ def _plain(text: str) -> str:
     return escape(text.replace("**", "").replace("`", ""))
 
 
-def _sections(runs: Sequence[Run]) -> list[_Section]:
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Return what a report says about each task, in the order of the first run."""
     lines = _lines(runs)
     sections = []
     for task in dict.fromkeys(line.summary.task for line in lines):
         own = tuple(line for line in lines if line.summary.task == task)
         extra = tuple(line for line in own if _has_mechanism(line))
         sections.append(
-            _Section(
+            Section(
                 task=task,
                 subtitle=subtitle(own),
                 main=Grid(tuple(column for column in MAIN if column.wanted(own)), own),
