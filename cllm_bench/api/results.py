@@ -11,7 +11,7 @@ from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.report.columns import Run
 from cllm_bench.report.exports import csv_table, latex_tables
 from cllm_bench.report.judged import find_judge_id
-from cllm_bench.report.page import StoredRun, page
+from cllm_bench.report.page.html import StoredRun, page
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import SUMMARY, ResultFolder

@@ -9,15 +9,15 @@ from cllm_bench.api.results import stored_runs
 from cllm_bench.cli.progress import say
 from cllm_bench.core.files import refuse_foreign, write_atomically, writing
 from cllm_bench.errors import UserError, did_you_mean
-from cllm_bench.report.page import task_pictures
-from cllm_bench.report.pictures import FORMATS, MARK, file_content
+from cllm_bench.report.page.html import task_pictures
+from cllm_bench.report.page.pictures import FORMATS, MARK, file_content
 
 
 def plot_command(options: PlotOptions) -> None:
     """Write each picture to a file of its own, in place of an older one.
 
     Raises:
-        UserError: A folder holds no run, its rows are damaged, there is no such format or nothing to
+        UserError: A folder holds no run, its rows are damaged, there is no such format, nothing to
             draw, or a file is not one of this command's or cannot be written.
     """
     if not options.folders:

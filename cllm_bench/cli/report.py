@@ -9,7 +9,7 @@ from cllm_bench.api.results import report
 from cllm_bench.cli.progress import say
 from cllm_bench.core.files import refuse_foreign, write_atomically
 from cllm_bench.errors import UserError
-from cllm_bench.report.page import MARK
+from cllm_bench.report.page.html import MARK
 
 
 def report_command(options: ReportOptions) -> None:

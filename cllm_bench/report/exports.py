@@ -1,4 +1,4 @@
-"""The tables' figures for other programs: CSV in full precision, LaTeX as the Markdown shows them."""
+"""The tables' figures for other programs: CSV unrounded, LaTeX as the Markdown shows them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Figures as pictures, for the report's page and for files of their own.
 
-Colours are named while a picture is drawn. In a page each name is a class, so that the page's style
-sheet chooses light or dark; in a file it is the light colour. Methods differ by shape and by colour.
+A picture is drawn in the light colours. In a page each of them becomes a class, so that the page's
+style sheet chooses light or dark. Methods differ by shape as well as by colour.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from xml.etree import ElementTree
 
 from cllm_bench.report import numbers
 from cllm_bench.report.columns import Line, is_baseline, method
-from cllm_bench.report.time_use import TimeUse
+from cllm_bench.report.page.time_use import TimeUse
 from cllm_bench.report.visible import shortened
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 MARK = "drawn by cllm-bench plot"  # what tells a file of this module from others
 
-# By name, for light paper. The coloured ones are those of Okabe and Ito, darkened where they had less
-# than 3:1 against white.
+# By name, for light paper. The coloured ones are those of Okabe and Ito, darkened where they had
+# less than 3:1 against white.
 COLOURS = {
     "ink": "#1b1b1b",
     "soft": "#595959",
@@ -47,7 +47,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", ":", "-.")
 
 _WIDTH = 360.0  # of every picture, in points: one to one on a phone
-_LABEL = 46  # characters of a method's label
+_LABEL = 42  # characters of a method's label
 _NAMED = 8  # methods whose figures a description tells
 _MOST_POSITIONS = 32
 _LONGEST = 32  # accept lengths shown one by one
@@ -166,7 +166,7 @@ def file_content(picture: Picture, kind: Format) -> bytes:
     return stream.getvalue()
 
 
-# --- the pictures --------------------------------------------------------------------------------
+# --- the pictures ------------------------------------------------------------------------------
 
 
 def _speedups(scene: _Scene) -> Picture | None:
@@ -186,7 +186,7 @@ def _speedups(scene: _Scene) -> Picture | None:
         )
 
     def draw() -> Figure:
-        figure, axes = _rows(len(shown), below=34)
+        figure, axes = _rows(len(shown), below=38)
         right = max(max(_high(line), line.summary.speedup or 0) for line in shown)
         axes.set_xlim(0, 1.08 * max(right, 1.2))
         if floor:
@@ -208,7 +208,7 @@ def _speedups(scene: _Scene) -> Picture | None:
         name=f"{scene.name}-speedup",
         title=f"Speedup on {scene.task}",
         description=_list([f"{scene.label(x)} {t}" for x, t in zip(shown, texts, strict=True)]),
-        caption=f"{band}Bars: 95% intervals over questions. Vertical line: as fast as the baseline.",
+        caption=f"{band}Bars: 95% intervals over questions. Vertical line: the baseline's speed.",
         draw=draw,
     )
 
@@ -345,8 +345,8 @@ def _time(scene: _Scene) -> Picture | None:
     def draw() -> Figure:
         from matplotlib.patches import Rectangle
 
-        legend = 14 * len(used)
-        figure, axes = _rows(len(shown), below=36 + legend)
+        legend = 16 * len(used)
+        figure, axes = _rows(len(shown), below=40 + legend)
         paper = COLOURS["paper"]
         for i, line in enumerate(shown):
             left = 0.0
@@ -360,7 +360,7 @@ def _time(scene: _Scene) -> Picture | None:
         axes.set_xlabel("milliseconds of a reply, on average")
         height = figure.get_figheight() * 72
         for i, segment in enumerate(used):
-            y = (legend - 14 * i - 12) / height
+            y = (legend - 16 * i - 13) / height
             look = _hatched({"color": COLOURS[segment.hue], "hatch": segment.hatch}, paper)
             box = Rectangle((14 / _WIDTH, y), 14 / _WIDTH, 9 / height, **look)
             figure.add_artist(box)
@@ -384,7 +384,7 @@ def _time(scene: _Scene) -> Picture | None:
     )
 
 
-# --- what they show ------------------------------------------------------------------------------
+# --- what they show ----------------------------------------------------------------------------
 
 
 def noise_floor(line: Line) -> tuple[float, float] | None:
@@ -444,7 +444,7 @@ def _list(told: Sequence[str], intro: str = "") -> str:
     return f"{intro}{'; '.join(told[:_NAMED])}{rest}."
 
 
-# --- how they look -------------------------------------------------------------------------------
+# --- how they look -----------------------------------------------------------------------------
 
 
 def _styles(lines: Sequence[Line]) -> dict[tuple[str, str], _Style]:
@@ -467,7 +467,7 @@ def _styles(lines: Sequence[Line]) -> dict[tuple[str, str], _Style]:
     return found
 
 
-def _mark(style: _Style) -> dict[str, object]:
+def _mark(style: _Style) -> dict[str, Any]:
     hue = COLOURS[style.hue]
     return {
         "color": hue,
@@ -478,7 +478,7 @@ def _mark(style: _Style) -> dict[str, object]:
     }
 
 
-def _hatched(look: Mapping[str, str], paper: str) -> dict[str, object]:
+def _hatched(look: Mapping[str, str], paper: str) -> dict[str, Any]:
     return {
         "facecolor": look["color"],
         "hatch": look["hatch"],
@@ -500,6 +500,7 @@ def _figure(height: float, *, left: float, right: float, below: float) -> tuple[
             (height - below - 6) / height,
         )
     )
+    axes.set_facecolor("none")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(COLOURS["soft"])
@@ -511,7 +512,7 @@ def _figure(height: float, *, left: float, right: float, below: float) -> tuple[
 
 def _rows(count: int, *, below: float) -> tuple[Figure, Axes]:
     """Return axes with a line for each method, its label above it, the first on top."""
-    figure, axes = _figure(30.0 * count + below + 10, left=12, right=12, below=below)
+    figure, axes = _figure(33.0 * count + below + 10, left=12, right=12, below=below)
     axes.set_ylim(count - 0.5, -0.75)
     axes.set_yticks([])
     return figure, axes
@@ -520,7 +521,12 @@ def _rows(count: int, *, below: float) -> tuple[Figure, Axes]:
 def _over(axes: Axes, row: int, label: str, value: str) -> None:
     """Write a method's label and its value above its line."""
     place = axes.get_yaxis_transform()
-    common = {"transform": place, "va": "bottom", "color": COLOURS["ink"], "zorder": 4}
+    common: dict[str, Any] = {
+        "transform": place,
+        "va": "bottom",
+        "color": COLOURS["ink"],
+        "zorder": 4,
+    }
     axes.text(0, row - 0.26, label, ha="left", **common)
     axes.text(1, row - 0.26, value, ha="right", **common)
 
@@ -529,14 +535,14 @@ def _panel(scene: _Scene, lines: Sequence[Line]) -> tuple[Figure, Axes]:
     """Return axes with room for both scales, and a legend below them."""
     from matplotlib.lines import Line2D
 
-    legend = 15.0 * len(lines)
-    figure, axes = _figure(220 + legend, left=46, right=10, below=38 + legend)
+    legend = 16.0 * len(lines)
+    figure, axes = _figure(226 + legend, left=48, right=10, below=42 + legend)
     height = figure.get_figheight() * 72
     for i, line in enumerate(lines):
-        y = (legend - 15 * i - 7) / height
+        y = (legend - 16 * i - 8) / height
         style = scene.style(line)
         ends = [14 / _WIDTH, 36 / _WIDTH]
-        look = {"color": COLOURS[style.hue], "linewidth": 1.5}
+        look: dict[str, Any] = {"color": COLOURS[style.hue], "linewidth": 1.5}
         figure.add_artist(Line2D(ends, [y, y], linestyle=style.dashes, **look))
         figure.add_artist(Line2D([25 / _WIDTH], [y], **_mark(style)))
         where = (42 / _WIDTH, y)
@@ -560,7 +566,7 @@ def _whole_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
-# --- from matplotlib to a page ---------------------------------------------------------------------
+# --- from matplotlib to a page -----------------------------------------------------------------
 
 _SVG = "http://www.w3.org/2000/svg"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -578,7 +584,7 @@ def _save(picture: Picture, stream: io.BytesIO, kind: Format, *, titled: bool) -
         "svg.fonttype": "none",
         "svg.hashsalt": picture.name,
         "text.parse_math": False,
-        "font.size": 10,
+        "font.size": 11,
         "font.family": ["DejaVu Sans"],
         "hatch.linewidth": 0.8,
     }
@@ -595,7 +601,7 @@ def _save(picture: Picture, stream: io.BytesIO, kind: Format, *, titled: bool) -
                 va="bottom",
                 color=COLOURS["ink"],
             )
-        box = {"bbox_inches": "tight", "pad_inches": 0.08} if titled else {}
+        box: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08} if titled else {}
         paper = COLOURS["paper"] if titled else "none"
         note = {"Date": None} if kind == "svg" else {"Software": MARK}
         figure.savefig(stream, format=kind, dpi=220, facecolor=paper, metadata=note, **box)

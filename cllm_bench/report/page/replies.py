@@ -6,7 +6,6 @@ come first, each group in the order in which it was asked.
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -134,7 +133,7 @@ def _question(sample: str, own: Mapping[str, Row], baseline: str) -> Question:
 def _reply(group: Sequence[Row], baseline: Row) -> Reply:
     text, other = group[0].reply or "", baseline.reply or ""
     same = text == other
-    shared = len(text) if same else len(os.path.commonprefix([text, other]))
+    shared = len(text) if same else _shared_length(text, other)
     start = 0 if same else max(0, shared - BEFORE)
     end = start + CHARACTERS
     return Reply(
@@ -145,6 +144,13 @@ def _reply(group: Sequence[Row], baseline: Row) -> Reply:
         cut=max(0, len(text) - end),
         error=group[0].error,
     )
+
+
+def _shared_length(text: str, other: str) -> int:
+    """Return how many characters two texts begin with in common."""
+    pairs = enumerate(zip(text, other, strict=False))
+    shorter = min(len(text), len(other))
+    return next((index for index, (ours, theirs) in pairs if ours != theirs), shorter)
 
 
 def _answer(row: Row) -> Answer:

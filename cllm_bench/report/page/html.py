@@ -16,11 +16,11 @@ from cllm_bench import __version__
 from cllm_bench.report import numbers
 from cllm_bench.report.columns import Column, Line, is_baseline, method
 from cllm_bench.report.notes import conditions, legend
-from cllm_bench.report.pictures import Picture, noise_floor, pictures, svg
+from cllm_bench.report.page.pictures import Picture, noise_floor, pictures, svg
 from cllm_bench.report.prediction import pass_seconds
-from cllm_bench.report.replies import Answer, Selection, select_replies
+from cllm_bench.report.page.replies import Answer, Selection, select_replies
 from cllm_bench.report.tables import Grid, Section, sections
-from cllm_bench.report.time_use import TimeUse, time_use
+from cllm_bench.report.page.time_use import TimeUse, time_use
 from cllm_bench.report.visible import shortened, visible
 from cllm_bench.results.manifest import Manifest
 from cllm_bench.results.pass_times import PassTime
@@ -160,7 +160,8 @@ def _sentence(line: Line, floor: tuple[float, float]) -> str:
         parts.append(f"**{method(line)}** has no measured speed")
     if s.score_difference is not None:
         change = numbers.difference(s.score_difference, s.score_difference_ci, s.best_score)
-        parts.append(f"score {change} against {baseline}")
+        better = " (lower is better)" if s.best_score == 0 else ""
+        parts.append(f"{s.metric} {change} against {baseline}{better}")
     if s.exact_match == 1:
         parts.append("every reply equals that of the baseline on its own checkpoint")
     elif s.exact_match is not None:
@@ -291,7 +292,7 @@ def _inline(text: str) -> Markup:
     html = str(escape(visible(text)))
     html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
     html = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html)
-    return Markup(html)  # noqa: S704
+    return Markup(html)
 
 
 def _comparison(answer: Answer) -> str:
