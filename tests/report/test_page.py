@@ -1,4 +1,4 @@
-"""The report's page: complete, offline, inert whatever the rows hold, and readable without colour."""
+"""The report's page: complete, offline, and inert whatever the rows hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -46,7 +47,7 @@ class Elements(HTMLParser):
         assert self.open.pop() == tag
 
 
-def of_method(name, count=4, pace=1.0, **changes):
+def of_method(name, count=6, pace=1.0, **changes):
     work = {"accept_lengths": (3, 2, 5), "drafted": (4, 4, 4)} if name == "jacobi" else {}
     return [row(name, f"q{i}", pace, **(work | changes)) for i in range(count)]
 
@@ -113,7 +114,7 @@ def test_the_page_can_be_navigated():
     levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     ids = Counter(own["id"] for _, own in elements.found if "id" in own)
     assert max(ids.values()) == 1
     tags = Counter(tag for tag, _ in elements.found)
@@ -134,7 +135,6 @@ def test_pictures_carry_their_figures_in_words_and_both_schemes_in_classes():
     assert set(found) == {"speedup", "score", "acceptance", "accept-lengths", "time"}
     assert "jacobi 2.00×" in found["speedup"].description
     assert "A/A" in found["speedup"].caption
-    assert "jacobi: 75%" not in found["acceptance"].description
     assert "jacobi: 100%, 67%, 33%, 33%" in found["acceptance"].description
     shown = page([stored()])
     colours = set(re.findall(r'(?:fill|stroke)="(#[0-9a-fA-F]+)"', shown))

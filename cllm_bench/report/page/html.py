@@ -17,10 +17,10 @@ from cllm_bench.report import numbers
 from cllm_bench.report.columns import Column, Line, is_baseline, method
 from cllm_bench.report.notes import conditions, legend
 from cllm_bench.report.page.pictures import Picture, noise_floor, pictures, svg
-from cllm_bench.report.prediction import pass_seconds
 from cllm_bench.report.page.replies import Answer, Selection, select_replies
-from cllm_bench.report.tables import Grid, Section, sections
 from cllm_bench.report.page.time_use import TimeUse, time_use
+from cllm_bench.report.prediction import pass_seconds
+from cllm_bench.report.tables import Grid, Section, sections
 from cllm_bench.report.visible import shortened, visible
 from cllm_bench.results.manifest import Manifest
 from cllm_bench.results.pass_times import PassTime
