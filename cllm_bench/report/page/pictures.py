@@ -347,12 +347,10 @@ def _time(scene: _Scene) -> Picture | None:
 
         legend = 16 * len(used)
         figure, axes = _rows(len(shown), below=40 + legend)
-        paper = COLOURS["paper"]
         for i, line in enumerate(shown):
             left = 0.0
             for segment, seconds in parts[_key(line)]:
-                look = {"color": COLOURS[segment.hue], "hatch": segment.hatch}
-                axes.barh(i, 1000 * seconds, 0.42, left, **_hatched(look, paper))
+                axes.barh(i, 1000 * seconds, 0.42, left, **_hatched(segment))
                 left += 1000 * seconds
             _over(axes, i, scene.label(line), f"{numbers.significant(left)} ms")
         _grid(axes, "x")
@@ -361,8 +359,7 @@ def _time(scene: _Scene) -> Picture | None:
         height = figure.get_figheight() * 72
         for i, segment in enumerate(used):
             y = (legend - 16 * i - 13) / height
-            look = _hatched({"color": COLOURS[segment.hue], "hatch": segment.hatch}, paper)
-            box = Rectangle((14 / _WIDTH, y), 14 / _WIDTH, 9 / height, **look)
+            box = Rectangle((14 / _WIDTH, y), 14 / _WIDTH, 9 / height, **_hatched(segment))
             figure.add_artist(box)
             figure.text(36 / _WIDTH, y, segment.title, color=COLOURS["ink"], va="bottom")
         return figure
@@ -478,11 +475,11 @@ def _mark(style: _Style) -> dict[str, Any]:
     }
 
 
-def _hatched(look: Mapping[str, str], paper: str) -> dict[str, Any]:
+def _hatched(segment: _Segment) -> dict[str, Any]:
     return {
-        "facecolor": look["color"],
-        "hatch": look["hatch"],
-        "edgecolor": paper,
+        "facecolor": COLOURS[segment.hue],
+        "hatch": segment.hatch,
+        "edgecolor": COLOURS["paper"],
         "linewidth": 0.6,
     }
 
@@ -542,8 +539,8 @@ def _panel(scene: _Scene, lines: Sequence[Line]) -> tuple[Figure, Axes]:
         y = (legend - 16 * i - 8) / height
         style = scene.style(line)
         ends = [14 / _WIDTH, 36 / _WIDTH]
-        look: dict[str, Any] = {"color": COLOURS[style.hue], "linewidth": 1.5}
-        figure.add_artist(Line2D(ends, [y, y], linestyle=style.dashes, **look))
+        look: dict[str, Any] = {"color": COLOURS[style.hue], "linestyle": style.dashes}
+        figure.add_artist(Line2D(ends, [y, y], linewidth=1.5, **look))
         figure.add_artist(Line2D([25 / _WIDTH], [y], **_mark(style)))
         where = (42 / _WIDTH, y)
         figure.text(*where, scene.label(line), color=COLOURS["ink"], va="center_baseline")
@@ -580,7 +577,7 @@ _KEPT_STYLE = re.compile(
 def _save(picture: Picture, stream: io.BytesIO, kind: Format, *, titled: bool) -> None:
     import matplotlib
 
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": picture.name,
         "text.parse_math": False,
@@ -651,11 +648,8 @@ def _rewrite(
 def _restyle(
     attributes: dict[str, str], colour: Callable[[dict[str, str], str, str], None]
 ) -> None:
-    styled = dict(
-        (part.strip() for part in item.split(":", 1))
-        for item in attributes.pop("style", "").split(";")
-        if ":" in item
-    )
+    items = (item.partition(":") for item in attributes.pop("style", "").split(";"))
+    styled = {key.strip(): value.strip() for key, _, value in items if value}
     font = styled.pop("font", "")
     if size := re.search(r"([\d.]+)px", font):
         styled["font-size"] = size[1]
