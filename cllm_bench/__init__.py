@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cllm_bench.api.results import compare as compare
     from cllm_bench.api.results import load_results as load_results
+    from cllm_bench.api.results import report as report
     from cllm_bench.api.results import table as table
     from cllm_bench.api.run import run as run
     from cllm_bench.api.train import train as train
@@ -57,6 +58,7 @@ _HOME = {
     "UserError": "errors",
     "compare": "api.results",
     "load_results": "api.results",
+    "report": "api.results",
     "run": "api.run",
     "table": "api.results",
     "train": "api.train",

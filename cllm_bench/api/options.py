@@ -36,6 +36,11 @@ Output = Annotated[
     StrPath | None,
     Option("The folder of the results.", default="a folder in ./results, named after the options"),
 ]
+Folders = Annotated[Sequence[StrPath], Option("Folders of stored runs.", positional=True)]
+Verdicts = Annotated[
+    str | None,
+    Option("The judge whose verdicts to show, NAME or NAME@IDENTITY.", default="the latest"),
+]
 Seed = Annotated[int, Option("Random seed of order, sampled replies and statistics.")]
 NoiseFloor = Annotated[
     bool,
@@ -234,12 +239,42 @@ class JudgeOptions(Options):
 class TableOptions(Options):
     """The options of `table`."""
 
-    folders: Annotated[Sequence[StrPath], Option("Folders of stored runs.", positional=True)]
-    output: Annotated[StrPath | None, Option("A file to write the Markdown to as well.")] = None
-    judge: Annotated[
-        str | None,
-        Option("The judge whose verdicts to show, NAME or NAME@IDENTITY.", default="the latest"),
+    folders: Folders
+    output: Annotated[StrPath | None, Option("A file to write the table to as well.")] = None
+    table_format: Annotated[
+        str,
+        Option(
+            "markdown, csv (unrounded figures, a column for either end of an interval) or latex "
+            "(booktabs).",
+            "--format",
+        ),
+    ] = "markdown"
+    judge: Verdicts = None
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """The options of `report`."""
+
+    folders: Folders
+    output: Annotated[
+        StrPath | None,
+        Option("The HTML file.", default="report.html in the folder of the first run"),
     ] = None
+    judge: Verdicts = None
+
+
+@dataclass(frozen=True)
+class PlotOptions(Options):
+    """The options of `plot`."""
+
+    folders: Folders
+    output: Annotated[
+        StrPath | None,
+        Option("The folder of the pictures.", default="plots in the folder of the first run"),
+    ] = None
+    picture_format: Annotated[str, Option("svg or png.", "--format")] = "svg"
+    judge: Verdicts = None
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from cllm_bench.api.inputs import Tell
-from cllm_bench.errors import UserError
+from cllm_bench.errors import UserError, did_you_mean
 from cllm_bench.report.columns import Run
 from cllm_bench.report.comparison.figures import Comparison, compare_runs
 from cllm_bench.report.comparison.limits import check_limits, parse_limit
 from cllm_bench.report.comparison.outlines import outline_run
+from cllm_bench.report.exports import csv_table, latex_tables
 from cllm_bench.report.judged import find_judge_id
+from cllm_bench.report.page.html import StoredRun, page
 from cllm_bench.report.summary import summarise_folder
 from cllm_bench.report.tables import comparison_table
 from cllm_bench.results.folder import SUMMARY, ResultFolder
@@ -22,6 +24,12 @@ from cllm_bench.results.summary import Summary, read_summaries
 
 if TYPE_CHECKING:
     import pandas
+
+_TABLES: Mapping[str, Callable[[Sequence[Run]], str]] = {
+    "markdown": comparison_table,
+    "csv": csv_table,
+    "latex": latex_tables,
+}
 
 
 class Results(NamedTuple):
@@ -57,8 +65,13 @@ def load_results(*folders: str | Path) -> Results:
     return Results(pandas.DataFrame(summaries), pandas.DataFrame(rows))
 
 
-def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None) -> str:
-    """Return the comparison table of stored runs, as Markdown.
+def table(
+    *folders: str | Path,
+    judge: str | None = None,
+    tell: Tell = lambda _: None,
+    table_format: str = "markdown",
+) -> str:
+    """Return the comparison table of stored runs.
 
     It is made from the rows; where a folder has none, from its `summary.json`.
 
@@ -66,12 +79,27 @@ def table(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _:
         folders: Folders of stored runs.
         judge: The judge whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the latest.
         tell: A callback for remarks about the state of a folder.
+        table_format: `markdown`, `csv` or `latex`.
 
     Raises:
-        UserError: A folder holds no run, none has verdicts of that judge, or several judges are
-            meant.
+        UserError: A folder holds no run, none has verdicts of that judge, several judges are meant,
+            or there is no such format.
     """
-    return comparison_table(read_runs(*folders, judge=judge, tell=tell))
+    return written(read_runs(*folders, judge=judge, tell=tell), table_format)
+
+
+def written(runs: Sequence[Run], table_format: str) -> str:
+    """Return the comparison table of runs in a format: `markdown`, `csv` or `latex`.
+
+    Raises:
+        UserError: There is no such format.
+    """
+    write = _TABLES.get(table_format)
+    if write is None:
+        raise UserError(
+            f"no table format named '{table_format}'; {did_you_mean(table_format, _TABLES)}"
+        )
+    return write(runs)
 
 
 def read_runs(
@@ -82,6 +110,33 @@ def read_runs(
     Raises:
         UserError: As for `table`.
     """
+    return [(run.manifest, run.summaries) for run in stored_runs(folders, judge, tell)]
+
+
+def report(*folders: str | Path, judge: str | None = None, tell: Tell = lambda _: None) -> str:
+    """Return a page of HTML about stored runs: verdict, figures, pictures, replies, conditions.
+
+    It needs no other file and no network, and runs no script.
+
+    Args:
+        folders: Folders of stored runs.
+        judge: The judge whose verdicts to show, `NAME` or `NAME@IDENTITY`; by default the latest.
+        tell: A callback for remarks about the state of a folder.
+
+    Raises:
+        UserError: As `table`.
+    """
+    return page(stored_runs(folders, judge, tell))
+
+
+def stored_runs(
+    folders: Sequence[str | Path], judge: str | None = None, tell: Tell = lambda _: None
+) -> list[StoredRun]:
+    """Read runs and derive their summaries, as `table` and `report` do.
+
+    Raises:
+        UserError: As `table`.
+    """
     read = [_read(path) for path in folders]
     judgements = [each for folder in read for each in folder.judgements]
     chosen = None if judge is None else find_judge_id(judge, judgements)
@@ -90,7 +145,16 @@ def read_runs(
             tell(f"note: {warning}")
         if _without_rows(folder):
             tell(f"note: '{folder.path}' has no rows; the table is made from its {SUMMARY}")
-    return [(folder.manifest, _summaries(folder, chosen)) for folder in read]
+    return [
+        StoredRun(
+            name=str(folder.path),
+            manifest=folder.manifest,
+            summaries=_summaries(folder, chosen),
+            rows=folder.rows,
+            pass_times=folder.pass_times,
+        )
+        for folder in read
+    ]
 
 
 def compare(

@@ -17,7 +17,9 @@ from cllm_bench.api.options import (
     ListOptions,
     NewMethodOptions,
     OverlapOptions,
+    PlotOptions,
     ProfileOptions,
+    ReportOptions,
     RunOptions,
     TableOptions,
     TrainOptions,
@@ -78,6 +80,25 @@ def compare(options: CompareOptions) -> None:
     from cllm_bench.cli.compare import compare_command
 
     compare_command(options)
+
+
+@command(app, ReportOptions, short_help="Make one HTML page about stored runs.")
+def report(options: ReportOptions) -> None:
+    """Make one HTML page about stored runs: verdict, pictures, tables, replies side by side.
+
+    The page is complete in itself: it opens without a network and runs no script.
+    """
+    from cllm_bench.cli.report import report_command
+
+    report_command(options)
+
+
+@command(app, PlotOptions, short_help="Write the pictures of the report as files.")
+def plot(options: PlotOptions) -> None:
+    """Write the pictures of the report as files of their own, SVG or PNG."""
+    from cllm_bench.cli.plot import plot_command
+
+    plot_command(options)
 
 
 @command(app, ListOptions, name="list", short_help="List methods, tasks, recipes and families.")

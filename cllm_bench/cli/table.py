@@ -8,24 +8,23 @@ from pathlib import Path
 from rich.console import Console
 
 from cllm_bench.api.options import TableOptions
-from cllm_bench.api.results import read_runs
+from cllm_bench.api.results import read_runs, written
 from cllm_bench.cli.progress import say
 from cllm_bench.cli.screen import show
 from cllm_bench.core.files import write_atomically
 from cllm_bench.errors import UserError
-from cllm_bench.report.tables import comparison_table
 
 
 def table_command(options: TableOptions) -> None:
-    """Show the runs on a terminal; print their Markdown elsewhere, or write it where that is named.
+    """Show the runs on a terminal; print their table elsewhere, or write it where that is named.
 
     Raises:
-        UserError: A folder holds no run, or its rows are damaged.
+        UserError: A folder holds no run, its rows are damaged, or there is no such format.
     """
     if not options.folders:
         raise UserError("FOLDERS is missing: name at least one folder that `run` wrote")
     runs = read_runs(*options.folders, judge=options.judge, tell=say)
-    text = comparison_table(runs)
+    text = written(runs, options.table_format)
     if options.output is not None:
         write_atomically(Path(options.output), text)
     if Console().is_terminal:

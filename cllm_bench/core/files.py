@@ -62,20 +62,44 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write '{path}': {error.strerror}; {remedy}") from error
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text file, or replace it in one step: a reader sees the old one or the new one.
+def write_atomically(file: Path, content: str | bytes) -> None:
+    """Write a file, or replace it in one step: a reader sees the old one or the new one.
+
+    Args:
+        file: The file; its folder must exist.
+        content: Bytes, or a text that is stored as UTF-8.
 
     Raises:
         UserError: The disk is full or cannot be written.
     """
     temporary = temporary_of(file)
     with writing(file):
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
         _sync_folder(file.parent)
+
+
+def refuse_foreign(file: Path, mark: str) -> None:
+    """Refuse to replace a file that this program did not write.
+
+    Args:
+        file: To be written.
+        mark: What the program's own files of this kind hold among their first bytes.
+
+    Raises:
+        UserError: The file is there without the mark, or it cannot be read.
+    """
+    with reading(file):
+        if not file.exists():
+            return
+        if file.is_file():
+            with file.open("rb") as stream:
+                if mark.encode() in stream.read(2048):
+                    return
+    raise UserError(f"'{file}' exists and is not one of this command's; pick another --output")
 
 
 def temporary_of(file: Path) -> Path:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 
+from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.rows import Row
+
+
+def pass_seconds(pass_times: Sequence[PassTime], task: str) -> dict[str, float]:
+    """Return the seconds of a pass alone, by shape, as measured on a task.
+
+    They are the median of what was measured in all pauses, each weighted by its repeats.
+    """
+    found: dict[str, list[float]] = {}
+    for each in pass_times:
+        if each.task == task:
+            found.setdefault(each.shape, []).extend([each.seconds] * each.repeats)
+    return {shape: statistics.median(times) for shape, times in found.items()}
 
 
 def predicted_paces(

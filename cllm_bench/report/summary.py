@@ -7,7 +7,6 @@ figure but the speed of decoding (`samples_timed` says how many that is about).
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from cllm_bench.core.schema_version import SCHEMA
 from cllm_bench.report.judged import scored
 from cllm_bench.report.perplexity import TextScore, text_score
-from cllm_bench.report.prediction import predicted_paces
+from cllm_bench.report.prediction import pass_seconds, predicted_paces
 from cllm_bench.report.rounding import expected_ties
 from cllm_bench.report.samples import Measured, decode_pace, paired_ratio
 from cllm_bench.report.statistics import (
@@ -75,7 +74,7 @@ def summarise(
             rows_of, judging = scored(rows_of, judgements, task.task, judge)
         graded = any(row.score is not None for own in rows_of.values() for row in own)
         cells = {label: Measured.of(own, graded, task.best_of) for label, own in rows_of.items()}
-        seconds = _seconds(pass_times, task.task)
+        seconds = pass_seconds(pass_times, task.task)
         for cell in manifest.cells:
             found = replace(
                 _summary(manifest, task, cell, cells),
@@ -101,15 +100,6 @@ def summarise_folder(folder: ResultFolder, judge: JudgeId | None = None) -> list
         folder.pass_times,
         list(folder.roundings.values()),
     )
-
-
-def _seconds(pass_times: Sequence[PassTime], task: str) -> Mapping[str, float]:
-    """Return by shape the median of what was measured in all pauses, each for its repeats."""
-    found: dict[str, list[float]] = {}
-    for each in pass_times:
-        if each.task == task:
-            found.setdefault(each.shape, []).extend([each.seconds] * each.repeats)
-    return {shape: statistics.median(times) for shape, times in found.items()}
 
 
 def _with_text(summary: Summary, text: TextScore) -> Summary:

@@ -12,7 +12,7 @@ from cllm_bench.report.notes import conditions, legend, notes, subtitle
 from cllm_bench.report.provenance import command
 from cllm_bench.report.verdict import verdicts
 
-__all__ = ["Grid", "Run", "comparison_table", "lines_of", "markdown_table"]
+__all__ = ["Grid", "Run", "Section", "comparison_table", "lines_of", "markdown_table", "sections"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,25 @@ class Grid:
         return [[column.text(line) for column in self.columns] for line in self.lines]
 
 
+@dataclass(frozen=True)
+class Section:
+    """What a report says about one task.
+
+    Attributes:
+        task: Its label.
+        subtitle: What was asked and how it was graded.
+        main: Speed and quality.
+        mechanism: How the passes went, of the methods of which there is something to say.
+        notes: What a reader of the figures must know.
+    """
+
+    task: str
+    subtitle: str
+    main: Grid
+    mechanism: Grid | None
+    notes: list[str]
+
+
 def comparison_table(runs: Sequence[Run]) -> str:
     """Return the tables of one run or several as Markdown, readable as plain text too.
 
@@ -38,26 +57,37 @@ def comparison_table(runs: Sequence[Run]) -> str:
     runs = all_printable(list(runs))
     lines = lines_of(runs)
     parts = ["# cllm-bench results", _listed(each.markdown for each in verdicts(lines))]
-    for task in dict.fromkeys(line.summary.task for line in lines):
-        parts += _section(task, tuple(line for line in lines if line.summary.task == task))
+    for section in sections(lines):
+        parts += _paragraphs(section)
     parts += ["## How to read this", without_markup(legend(runs))]
     parts += ["## Conditions", _listed(conditions(runs))]
     parts += _to_repeat(runs)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _section(task: str, own: tuple[Line, ...]) -> Iterator[str]:
-    """Return the paragraphs about one task."""
-    yield without_markup(f"## {task}")
-    yield without_markup(subtitle(own))
-    yield markdown_table(Grid(tuple(column for column in MAIN if column.wanted(own)), own))
-    extra = tuple(line for line in own if _has_mechanism(line))
-    if extra:
+def sections(lines: Sequence[Line]) -> Iterator[Section]:
+    """Yield what there is to say about each task, in the order of the first run."""
+    for task in dict.fromkeys(line.summary.task for line in lines):
+        own = tuple(line for line in lines if line.summary.task == task)
+        extra = tuple(line for line in own if _has_mechanism(line))
+        yield Section(
+            task=task,
+            subtitle=subtitle(own),
+            main=Grid(tuple(column for column in MAIN if column.wanted(own)), own),
+            mechanism=Grid(mechanism_columns(extra), extra) if extra else None,
+            notes=notes(own),
+        )
+
+
+def _paragraphs(section: Section) -> Iterator[str]:
+    yield without_markup(f"## {section.task}")
+    yield without_markup(section.subtitle)
+    yield markdown_table(section.main)
+    if section.mechanism:
         yield "How the passes went:"
-        yield markdown_table(Grid(mechanism_columns(extra), extra))
-    found = notes(own)
-    if found:
-        yield f"Notes:\n\n{_listed(found)}"
+        yield markdown_table(section.mechanism)
+    if section.notes:
+        yield f"Notes:\n\n{_listed(section.notes)}"
 
 
 def _to_repeat(runs: Sequence[Run]) -> Iterator[str]:
