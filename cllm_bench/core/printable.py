@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _BREAKS = re.compile(r"[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
-# C0 and C1 controls, invisible and bidirectional format characters, lone surrogates.
+# Control characters but line feed and tab, separators of lines, invisible and bidirectional format
+# characters, lone surrogates and what XML forbids. Joiners stay: scripts and emoji need them.
 _HIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff0-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])|(?<=\])\(|\\(?=\|)")
 _ENTITIES = {"<": "&lt;", "(": "&#40;", "\\": "&#92;"}
@@ -28,9 +29,12 @@ def printable(text: str) -> str:
 
     Line breaks become spaces; other control characters appear as escapes, such as `\x1b`.
     """
-    if text.isprintable():
-        return text
-    return _HIDDEN.sub(_escape, _BREAKS.sub(" ", text))
+    return text if text.isprintable() else visible(_BREAKS.sub(" ", text))
+
+
+def visible(text: str) -> str:
+    """Return the same, with the lines and tabs that the text has."""
+    return _HIDDEN.sub(_escape, text)
 
 
 def all_printable(value: T) -> T:
@@ -61,7 +65,9 @@ def without_markup(text: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _copied(value: Any) -> Any:

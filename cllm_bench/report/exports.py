@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from cllm_bench.core.printable import printable, visible
 from cllm_bench.report.columns import Run
 from cllm_bench.report.tables import Grid, lines_of, sections
-from cllm_bench.report.visible import visible
 from cllm_bench.results.summary import Bounds, Summary
 
 # What the columns of the tables show, by the names of `summary.json`.
@@ -136,4 +136,4 @@ def _latex_row(texts: Sequence[str]) -> str:
 
 def _latex(text: str) -> str:
     """Return a text whose signs mean themselves in LaTeX, on one line."""
-    return " ".join(visible(text).split()).translate(_LATEX)
+    return printable(text).translate(_LATEX)

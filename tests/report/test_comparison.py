@@ -18,8 +18,7 @@ from cllm_bench.report.comparison.conditions import Condition
 from cllm_bench.report.comparison.figures import Comparison, compare_runs, decide
 from cllm_bench.report.comparison.limits import check_limits, parse_limit
 from cllm_bench.report.comparison.outlines import Outline, OutlinedRun
-from cllm_bench.report.comparison.text import check_line, comparison_text
-from cllm_bench.report.inert import inert
+from cllm_bench.report.comparison.text import check_line, comparison_text, inert
 from cllm_bench.report.statistics import Interval
 from cllm_bench.results.judgements import Judgement
 from cllm_bench.results.manifest import Manifest
@@ -393,6 +392,6 @@ def test_hostile_names_are_inert_and_the_text_fits() -> None:
 
 def test_inert_text() -> None:
     assert inert("plain é ü 漢字: a_b/c") == "plain é ü 漢字: a_b/c"
-    assert inert("a\nb\x1b[31m\ud800") == "a\\nb\\x1b\\[31m\\ud800"
+    assert inert("a\nb\x1b[31m\ud800") == "a b\\x1b\\[31m\\ud800"
     assert inert("x" * 300, 10) == "x" * 9 + "…"
     assert inert("") == "–"

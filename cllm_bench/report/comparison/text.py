@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cllm_bench.core.printable import printable
 from cllm_bench.report.comparison.figures import Check, Comparison, Pair, Ratio
-from cllm_bench.report.inert import inert
 from cllm_bench.report.numbers import ABSENT, difference, plain, ratio
 
 if TYPE_CHECKING:
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 _HASH = re.compile(r"^((?:sha256|hub):)?([0-9a-f]{12})[0-9a-f]{8,}$")
 _SHOWN = 60  # characters of a value
 _LABEL = 60  # characters of a label
+_MARKUP = str.maketrans({character: f"\\{character}" for character in "|<[`"})
+
+
+def inert(text: str, limit: int = 200) -> str:
+    """Return a text of unknown origin that neither a terminal nor Markdown takes for a command.
+
+    Args:
+        text: Anything; a long one is cut, and what opens a tag, a link, code or a table's cell is
+            escaped.
+        limit: The most characters that are shown.
+    """
+    text = printable(text)
+    return (text if len(text) <= limit else f"{text[: limit - 1]}…").translate(_MARKUP) or ABSENT
 
 
 def comparison_text(comparison: Comparison, width: int = 80) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cllm_bench import __version__
+from cllm_bench.core.printable import clipped, printable, visible
 from cllm_bench.report import numbers
 from cllm_bench.report.columns import Column, Line, method
 from cllm_bench.report.notes import conditions, legend
@@ -22,7 +23,6 @@ from cllm_bench.report.page.time_use import TimeUse, time_use
 from cllm_bench.report.prediction import pass_seconds
 from cllm_bench.report.tables import Grid, Section, lines_of, sections
 from cllm_bench.report.verdict import verdicts
-from cllm_bench.report.visible import shortened, visible
 from cllm_bench.results.manifest import Manifest
 from cllm_bench.results.pass_times import PassTime
 from cllm_bench.results.rows import Row
@@ -115,7 +115,7 @@ def page(runs: Sequence[StoredRun]) -> str:
     tables = [(run.manifest, run.summaries) for run in runs]
     names = [run.name for run in runs]
     return environment.get_template("page.html").render(
-        title=f"cllm-bench: {shortened(', '.join(names), 120)}",
+        title=f"cllm-bench: {clipped(printable(', '.join(names)), 120)}",
         mark=f"{_GENERATOR} {__version__}",
         style=Markup(style),
         style_hash=f"sha256-{digest}",

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from xml.etree import ElementTree
 
+from cllm_bench.core.printable import clipped, printable
 from cllm_bench.report import numbers
 from cllm_bench.report.columns import Line, is_baseline, method
 from cllm_bench.report.page.time_use import TimeUse
-from cllm_bench.report.visible import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ class _Scene:
         """Return the name of a line's method, with that of its run where there are several."""
         several = len({each.run for each in self.lines}) > 1
         name = f"{line.run_kind} {line.run} · {method(line)}" if several else method(line)
-        return shortened(name, _LABEL)
+        return clipped(printable(name), _LABEL)
 
 
 _PREFILL = _Segment("prefill", "blue", "")
@@ -399,7 +399,7 @@ def _key(line: Line) -> tuple[str, str]:
 
 
 def _name(text: str) -> str:
-    return shortened(text, _LABEL)
+    return clipped(printable(text), _LABEL)
 
 
 def _speed_text(line: Line) -> str:
