@@ -244,8 +244,8 @@ class TableOptions(Options):
     table_format: Annotated[
         str,
         Option(
-            "markdown, csv (unrounded figures, a column for either end of an interval) or latex "
-            "(booktabs).",
+            "What the table is written in: markdown, csv (unrounded figures, a column for either "
+            "end of an interval) or latex (booktabs).",
             "--format",
         ),
     ] = "markdown"
