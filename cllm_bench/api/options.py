@@ -273,7 +273,7 @@ class PlotOptions(Options):
         StrPath | None,
         Option("The folder of the pictures.", default="plots in the folder of the first run"),
     ] = None
-    picture_format: Annotated[str, Option("svg or png.", "--format")] = "svg"
+    picture_format: Annotated[str, Option("What the pictures are: svg or png.", "--format")] = "svg"
     judge: Verdicts = None
 
 

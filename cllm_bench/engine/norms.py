@@ -43,10 +43,15 @@ def _stepwise(states: Tensor, shape: Any, weight: Tensor, epsilon: float) -> Ten
     return (states * scale).mul_(weight)
 
 
+def _constant(value: float) -> float | Tensor:
+    """Return a number as a tensor where each call would make one of it; a compiler needs none."""
+    return value if torch.compiler.is_compiling() else _tensor(value)
+
+
 @cache
-def _constant(value: float) -> Tensor:
-    """Return a number as a tensor: as it is, each call would make one of it."""
-    return torch.tensor(value, dtype=torch.float32)
+def _tensor(value: float) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(value, dtype=torch.float32)
 
 
 def _rounded(states: Tensor, _: Any, weight: Tensor, epsilon: float) -> Tensor:

@@ -392,13 +392,6 @@ def test_chains_begin_some_iterations_ahead(cached, ahead):
         assert copy_of(packed, row, 1) == literal_step(model, answer, state, held)
 
 
-def test_how_far_ahead_differs_from_batch_to_batch():
-    states = replace(ONLINE, ahead=2)
-    found = [make_batch(texts(1), states, random.Random(seed)).ahead for seed in range(40)]
-    assert {*found} == {0, 1, 2}
-    assert make_batch(texts(1), ONLINE, random.Random(0)).ahead == 0
-
-
 @pytest.mark.parametrize("cached", [True, False])
 def test_weights_learn_in_bf16_behind_passes_without_gradients(cached):
     """Autocast keeps weights that it has cast: those cast without gradients must be cast anew."""
