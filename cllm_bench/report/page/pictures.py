@@ -174,7 +174,7 @@ def _speedups(scene: _Scene) -> Picture | None:
     if len(shown) < 2:
         return None
     baseline = shown[0].manifest.baseline
-    floor = next((found for line in scene.lines if (found := noise_floor(line))), None)
+    floor = next((found for line in scene.lines if (found := _again_interval(line))), None)
     texts = [_speed_text(line) for line in shown]
     band = ""
     if floor:
@@ -384,7 +384,7 @@ def _time(scene: _Scene) -> Picture | None:
 # --- what they show ----------------------------------------------------------------------------
 
 
-def noise_floor(line: Line) -> tuple[float, float] | None:
+def _again_interval(line: Line) -> tuple[float, float] | None:
     """Return the interval of a line that is its run's baseline, measured a second time (A/A)."""
     return line.summary.speedup_ci if _is_again(line) else None
 

@@ -106,8 +106,8 @@ def select_replies(rows: Sequence[Row], baseline: str) -> Selection:
         if row.repeat == 0:
             by_sample.setdefault(row.sample, {}).setdefault(row.method, row)
     compared = {n: own for n, own in by_sample.items() if baseline in own and len(own) > 1}
-    differ = [name for name, own in compared.items() if _differ(own, baseline)]
-    chosen = [*differ, *(name for name in compared if name not in set(differ))][:QUESTIONS]
+    differ = {name for name, own in compared.items() if _differ(own, baseline)}
+    chosen = sorted(compared, key=lambda name: name not in differ)[:QUESTIONS]
     return Selection(
         questions=tuple(_question(name, compared[name], baseline) for name in chosen),
         asked=len(compared),
